@@ -1,0 +1,5 @@
+"""Configuration: schema, loading, presets."""
+
+from streamlstm.config.schema import Config
+
+__all__ = ["Config"]

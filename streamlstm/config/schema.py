@@ -1,0 +1,123 @@
+"""The configuration's schema: every key, its range, its default and what it means. `configs/default.yaml` comments them."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Rows = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Input(Section):
+    """Which columns of files or messages mean what; empty means found from the data (see README)."""
+
+    time: str | None = None
+    key: str | None = None
+    features: tuple[str, ...] = ()
+    exogenous: tuple[str, ...] = ()
+    time_unit: Literal["auto", "iso", "s", "ms", "us", "ns"] = "auto"
+
+    @model_validator(mode="after")
+    def _columns_have_one_meaning(self) -> "Input":
+        named = [c for c in (self.time, self.key, *self.features, *self.exogenous) if c is not None]
+        repeated = sorted({c for c in named if named.count(c) > 1})
+        if repeated:
+            raise ValueError(f"column {repeated[0]!r} is named twice; each column has one meaning")
+        return self
+
+
+class Model(Section):
+    """The network: a linear autoregressive skip plus an LSTM on what the skip leaves over."""
+
+    hidden_size: Annotated[int, Field(ge=4, le=512)] = 32
+    num_layers: Annotated[int, Field(ge=1, le=4)] = 1
+    clip: Annotated[float, Field(gt=0)] = 5.0  # standard deviations; of the LSTM's inputs, never of the score
+
+
+class Training(Section):
+    """`streamlstm fit`: ridge for the skip, truncated back-propagation through time for the LSTM."""
+
+    updates: Annotated[int, Field(ge=0, le=1_000_000)] = 600
+    lanes: Annotated[int, Field(ge=1, le=1024)] = 16
+    window: Annotated[int, Field(ge=2, le=4096)] = 32
+    rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
+    huber: Annotated[float, Field(gt=0)] = 3.0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ridge: Annotated[float, Field(gt=0)] = 1.0
+    holdout: Annotated[float, Field(ge=0, lt=0.9)] = 0.15
+    patience: Annotated[int, Field(ge=1)] = 5
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+class Learning(Section):
+    """What the detector goes on to learn in use. `auto`: frozen with a model file, online without."""
+
+    mode: Literal["auto", "frozen", "online"] = "auto"
+    update_every: Annotated[int, Field(ge=16, le=65536)] = 64
+    window: Annotated[int, Field(ge=16, le=1024)] = 16
+    rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    learning_rows: Rows = 100
+    calibrating_rows: Rows = 200
+
+
+class Score(Section):
+    """From errors to one number per record."""
+
+    span: Annotated[float, Field(ge=1)] | None = None  # rows; None: 70 / sqrt(number of features), at least 1
+    scale_span: Annotated[float, Field(ge=1)] = 1000.0
+    floor: Annotated[float, Field(gt=0)] = 1e-3  # least error scale, in standard deviations of the feature
+
+
+class Threshold(Section):
+    """Above which score a record is anomalous."""
+
+    kind: Literal["fixed", "sigma", "quantile"] = "quantile"
+    false_alarms_per_day: Annotated[float, Field(gt=0)] = 1.0
+    scope: Literal["stream", "fleet"] = "stream"
+    expected_streams: Rows | None = None
+    level: Annotated[float, Field(gt=0)] = 5.0  # fixed: the threshold itself
+    sigmas: Annotated[float, Field(gt=0)] = 4.0  # sigma: standard deviations above the mean
+    memory_rows: Annotated[int, Field(ge=100)] = 10_000  # older scores fade
+    floor: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _fleet_needs_a_size(self) -> "Threshold":
+        if self.scope == "fleet" and self.expected_streams is None:
+            raise ValueError("scope: fleet needs expected_streams, the number of streams that share the false alarms")
+        return self
+
+
+class Episodes(Section):
+    """From anomalous records to alarms; everything is counted in records of the stream."""
+
+    min_rows: Rows = 1
+    merge_rows: Annotated[int, Field(ge=0)] = 30
+    refractory_rows: Annotated[int, Field(ge=0)] = 0
+    hysteresis: Annotated[float, Field(gt=0, le=1)] = 0.8
+    accept_after_rows: Rows = 200
+
+
+class Runtime(Section):
+    """How the work is done; nothing here changes a bit of the output."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 1
+    batch_rows: Annotated[int, Field(ge=1, le=4_194_304)] = 65_536
+
+
+class Config(Section):
+    """A whole configuration. Immutable; `streamlstm.config.load` builds it from YAML, environment and command line."""
+
+    input: Input = Input()
+    model: Model = Model()
+    training: Training = Training()
+    learning: Learning = Learning()
+    score: Score = Score()
+    threshold: Threshold = Threshold()
+    episodes: Episodes = Episodes()
+    runtime: Runtime = Runtime()

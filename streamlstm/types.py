@@ -1,0 +1,172 @@
+"""The words that rooms exchange: columns, never an object per event.
+
+| letter | size |
+|---|---|
+| B | records of a batch |
+| D | predicted features |
+| K | known inputs: exogenous columns, read but not predicted |
+| I | inputs of the model, D + K, features first |
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
+
+NO_TIME = np.iinfo(np.int64).min
+"""Time of a record that carries none."""
+
+
+class Stage(IntEnum):
+    """What a stream is ready for; only a live stream has a severity."""
+
+    LEARNING = 0
+    CALIBRATING = 1
+    LIVE = 2
+
+
+class Change(IntEnum):
+    """What a record did to its stream's episode."""
+
+    NONE = 0
+    OPENED = 1
+    UPDATED = 2
+    CLOSED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of the input mean what; the order of `features` and `exogenous` is the order in `EventBatch.x`."""
+
+    time: str | None
+    key: str | None
+    features: tuple[str, ...]
+    exogenous: tuple[str, ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """B records of one partition, in its order, all from one file or topic.
+
+    keys   DictionaryArray (B) of int32 indices into distinct strings
+    time   int64 (B), nanoseconds since 1970 UTC, `NO_TIME` where the record has none
+    x      float64 (B, I), features then exogenous columns, NaN where missing
+    row    int64 (B), number of the record in `source`, from 0, counting records that could not be read
+    source path as the user wrote it, or topic/partition: `source/row` is the id of a record
+    label  uint8 (B), 1 where the input says anomalous; None unless a label column was asked for
+    """
+
+    keys: pa.DictionaryArray
+    time: Int64
+    x: Float64
+    row: Int64
+    source: str
+    label: UInt8 | None = None
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be read: where it stands (1-based line of a text file, else row), why, and its text."""
+
+    source: str
+    line: int
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBatch:
+    """What the detector says of B records; arrays of length B unless a shape is given.
+
+    score       float32, >= 0, 0 is as expected
+    threshold   float32, the score above which a record is anomalous
+    severity    float32, score / threshold; NaN before the stage is live
+    flag        bool, the record belongs to an episode and its severity is above 1
+    stage       uint8, a `Stage`
+    change      uint8, a `Change`
+    imputed     uint16, number of features that were missing and taken from the prediction
+    expected, low, high
+                float64 (B, D), in the unit of the input: the prediction and the band it stood in
+    attribution float32 (B, D), each feature's share of the score, sums to 1
+    detailed    bool, the last four are filled in for this record (always for flags)
+    """
+
+    features: tuple[str, ...]
+    keys: pa.DictionaryArray
+    time: Int64
+    row: Int64
+    value: Float64
+    score: Float32
+    threshold: Float32
+    severity: Float32
+    flag: npt.NDArray[np.bool_]
+    stage: UInt8
+    change: UInt8
+    imputed: npt.NDArray[np.uint16]
+    expected: Float64
+    low: Float64
+    high: Float64
+    attribution: Float32
+    detailed: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the detector says of one event; the fields are those of `ScoredBatch`, per feature as tuples."""
+
+    key: str
+    time: int
+    score: float
+    threshold: float
+    severity: float
+    flag: bool
+    stage: Stage
+    change: Change
+    imputed: int
+    value: tuple[float, ...]
+    expected: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    attribution: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One alarm: a run of anomalous records of one stream.
+
+    id is `source/row` of the record that opened it; times are nanoseconds since 1970 UTC or `NO_TIME`; `closed` is the
+    last anomalous record's time; `state` is "open" or "closed"; `first` and `last` count the stream's records from 0;
+    `events` counts anomalous records.
+    """
+
+    id: str
+    key: str
+    state: str
+    opened: int
+    closed: int
+    first: int
+    last: int
+    peak_time: int
+    peak_severity: float
+    events: int
+    cause: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The episode's fields by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
