@@ -1,4 +1,4 @@
-"""The configuration's schema: every key, its range, its default and what it means. `configs/default.yaml` comments them."""
+"""The configuration's schema: every key, its range, its default. `configs/default.yaml` says what each means."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values cannot change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Input(Section):

@@ -1,0 +1,7 @@
+"""Where records come from: files, standard input, memory. Nothing downstream knows which."""
+
+from streamlstm.sources.files import FileSource, open_files
+from streamlstm.sources.memory import MemorySource
+from streamlstm.sources.protocol import Source
+
+__all__ = ["FileSource", "MemorySource", "Source", "open_files"]

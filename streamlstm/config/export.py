@@ -1,0 +1,34 @@
+"""A configuration for others: as YAML, as a JSON schema, as a hash."""
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import yaml
+
+from streamlstm.config.schema import Config
+
+_BREAKS = re.compile("[\x85\u2028\u2029]")
+
+
+def to_yaml(config: Config) -> str:
+    """The full configuration as YAML, in the schema's order; `load` reads it back to an equal one."""
+    content = config.model_dump(mode="json")
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    # PyYAML folds Unicode's own line breaks wrongly unless it escapes them, and then it escapes all.
+    return yaml.safe_dump(content, sort_keys=False) if _BREAKS.search(text) else text
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a configuration file, for editors; `extends` is part of files, not of a `Config`."""
+    schema = Config.model_json_schema()
+    extends = {"type": "string", "description": "Name of a preset, or path of a file, that this one builds on."}
+    return {**schema, "properties": {"extends": extends, **schema["properties"]}}
+
+
+def config_hash(config: Config) -> str:
+    """16 hex digits that differ when outputs may differ: of everything but `runtime`, which changes no bit."""
+    content = config.model_dump(mode="json", exclude={"runtime"})
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

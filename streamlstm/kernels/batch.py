@@ -1,0 +1,164 @@
+"""The one compiled call: a batch of records through network, score, threshold and episode.
+
+The planner sorts the batch by stream. Streams are then run in groups whose state fits the second-level cache; within a
+group, wave after wave; within a wave, tile after tile. Streams never touch each other, so threads take groups of their
+own and no bit depends on their number, on the group or on the tile.
+"""
+
+import numpy as np
+from numba import prange
+
+from streamlstm.kernels.cells.lstm import PANEL, step_rows
+from streamlstm.kernels.compiling import LANES, jit
+from streamlstm.kernels.layout import *
+from streamlstm.kernels.matrix import multiply
+from streamlstm.kernels.plan import plan_batch
+from streamlstm.kernels.score import Out, Pool, Records, Setup, Tap, prepare_row, score_row
+
+_ZERO, _ONE = np.int64(0), np.int64(1)
+
+
+@jit
+def panel_size(inputs, hidden):  # type: ignore[no-untyped-def]
+    """float32 weights of one LSTM layer."""
+    return ((hidden + LANES - 1) // LANES) * (1 + inputs + hidden) * PANEL
+
+
+@jit
+def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):  # type: ignore[no-untyped-def]
+    """One step of all layers and the readout for `count` rows of `slots` from `first` on.
+
+    scratch (flat float32): the first layer's inputs lie at z0, the regressors (behind room for h) at r0. Writes h and c
+    in `state`, the LSTM's part of the prediction at n0 and the whole prediction at p0, OUTPUTS values a row.
+    """
+    sizes, weights = setup.sizes, setup.weights
+    H, Hp, O = sizes[HIDDEN], sizes[PADDED], sizes[OUTPUTS]  # noqa: E741
+    ldz, ldr, inputs = sizes[LDZ], sizes[LDR], sizes[N_FEATURES] + sizes[N_KNOWN]
+    w0, h0 = _ZERO, sizes[AT_LAYERS]
+    for layer in range(sizes[LAYERS]):
+        for r in range(count):
+            row, at = state[slots[first + r]], z0 + r * ldz
+            if layer > 0:
+                for k in range(H):
+                    scratch[at + k] = row[h0 - 2 * Hp + k]
+            for k in range(H):
+                scratch[at + inputs + k] = row[h0 + k]
+        step_rows(weights, w0, inputs, H, scratch[z0:], ldz, slots, first, count, state, h0, h0 + Hp)
+        w0 += panel_size(inputs, H)
+        h0 += 2 * Hp
+        inputs = H
+    for r in range(count):
+        row, at = state[slots[first + r]], r0 + r * ldr
+        for k in range(H):
+            scratch[at + k] = row[h0 - 2 * Hp + k]
+    skip = w0 + (1 + H) * O
+    multiply(scratch, r0, ldr, _ONE, count, H, weights, w0 + O, O, O, weights, w0, _ZERO, scratch, n0, O)
+    multiply(scratch, r0 + H, ldr, _ONE, count, ldr - H, weights, skip, O, O, scratch, n0, O, scratch, p0, O)
+
+
+@jit
+def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch):  # type: ignore[no-untyped-def]
+    """Scores `count` records of different streams: rows (batch positions) and slots int32, in slot order."""
+    sizes = setup.sizes
+    ldz, ldr, O = sizes[LDZ], sizes[LDR], sizes[OUTPUTS]  # noqa: E741
+    z0 = _ZERO
+    r0 = z0 + TILE * ldz
+    n0 = r0 + TILE * ldr
+    p0 = n0 + TILE * O
+    for first in range(0, count, TILE):
+        n = min(TILE, count - first)
+        for r in range(n):
+            b, s = rows[first + r], slots[first + r]
+            prepare_row(b, s, setup, pool, records, tap, scratch, z0 + r * ldz, scratch, r0 + r * ldr)
+        step_network(slots, np.int64(first), np.int64(n), setup, pool.state, scratch, z0, r0, n0, p0)
+        prediction, network = scratch[p0:], scratch[n0:]
+        for r in range(n):
+            b, s = rows[first + r], slots[first + r]
+            score_row(b, s, setup, pool, records, tap, out, prediction, network, r * O, scratch, r0 + r * ldr)
+
+
+@jit
+def score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, active, rows, slots):  # type: ignore[no-untyped-def]
+    """Scores all waves of streams u0 .. u1 of the plan; active, rows, slots int32 (GROUP) are scratch."""
+    count = u1 - u0
+    for j in range(count):
+        active[j] = u0 + j
+    wave = 0
+    while count > 0:
+        left = 0
+        for j in range(count):
+            u = active[j]
+            b = order[starts[u] + wave]
+            rows[j], slots[j] = b, records.slots[b]
+        score_wave(rows, slots, count, setup, pool, records, tap, out, scratch)
+        wave += 1
+        for j in range(count):
+            u = active[j]
+            if starts[u] + wave < starts[u + 1]:
+                active[left] = u
+                left += 1
+        count = left
+
+
+@jit
+def score_serial(
+    sizes, params, weights, usual, state, stats, marks, slots, time, x, row, source, detail,
+    values, codes, details, episodes, plan, scratch,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Scores B records on the calling thread; writes values, codes, details, episodes and the pool's rows.
+
+    Arguments are the fields of `Setup`, `Pool`, `Records` and `Out`, taken apart since a call pays for each tuple;
+    plan int32 (3 B + SPARE + 3 GROUP + 1) and scratch float32 (threads, scratch_size) are scratch.
+    """
+    setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
+    records, out = Records(slots, time, x, row, source, detail), Out(values, codes, details, episodes)
+    tap = Tap(values, values, values, codes, 0)  # never read: weights are frozen
+    run_groups(setup, pool, records, tap, out, plan, scratch[0])
+
+
+@jit
+def run_groups(setup, pool, records, tap, out, plan, scratch):  # type: ignore[no-untyped-def]
+    """Plans the batch and scores its groups one after another."""
+    B = records.slots.shape[0]
+    order, starts = plan[:B], plan[B : 2 * B + 1]
+    group = plan[2 * B + 1 : 2 * B + 1 + 3 * GROUP]
+    streams = plan_batch(records.slots, order, starts, plan[2 * B + 1 + 3 * GROUP :])
+    for u0 in range(0, streams, GROUP):
+        u1 = min(u0 + GROUP, streams)
+        score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch,
+                    group[:GROUP], group[GROUP : 2 * GROUP], group[2 * GROUP :])  # fmt: skip
+
+
+@jit(parallel=True)
+def score_parallel(
+    sizes, params, weights, usual, state, stats, marks, slots, time, x, row, source, detail,
+    values, codes, details, episodes, plan, scratch,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """The twin of `score_serial` on scratch.shape[0] threads: each takes one contiguous part of the planned streams."""
+    B = slots.shape[0]
+    threads = scratch.shape[0]
+    order, starts = plan[:B], plan[B : 2 * B + 1]
+    streams = plan_batch(slots, order, starts, plan[2 * B + 1 + 3 * GROUP * threads :])
+    for t in prange(threads):
+        score_part(t, threads, streams, order, starts, sizes, params, weights, usual, state, stats, marks,
+                   slots, time, x, row, source, detail, values, codes, details, episodes,
+                   plan[2 * B + 1 + 3 * GROUP * t : 2 * B + 1 + 3 * GROUP * (t + 1)], scratch[t])  # fmt: skip
+
+
+@jit
+def score_part(
+    t, threads, streams, order, starts, sizes, params, weights, usual, state, stats, marks,
+    slots, time, x, row, source, detail, values, codes, details, episodes, group, scratch,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Scores part t of `threads`: the streams whose records begin in its share of the planned records."""
+    setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
+    records, out = Records(slots, time, x, row, source, detail), Out(values, codes, details, episodes)
+    tap = Tap(values, values, values, codes, 0)
+    B = slots.shape[0]
+    u0 = np.searchsorted(starts[:streams], B * t // threads)
+    end = np.searchsorted(starts[:streams], B * (t + 1) // threads)
+    while u0 < end:
+        u1 = min(u0 + GROUP, end)
+        score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch,
+                    group[:GROUP], group[GROUP : 2 * GROUP], group[2 * GROUP :])  # fmt: skip
+        u0 = u1

@@ -1,0 +1,53 @@
+"""Where things lie: columns of a stream's state, entries of the parameter and size vectors.
+
+A stream's state is one row in each of three arrays, so that an event touches few cache lines:
+
+| array | row |
+|---|---|
+| state (S, W) float32 | scalars, then per layer h and c, then the skip's regressors, error scales, threshold |
+| stats (S, V) float64 | of each input before normalisation: mean (I), variance (I), spread (I) |
+| marks (S, MARKS) int64 | counters, times, the open episode |
+
+Kernels read sizes and offsets from `sizes`, an int64 vector indexed by the names below, and settings from `params`, a
+float64 vector likewise: two arguments instead of fifty, and no kernel is compiled anew for another size.
+"""
+
+LAGS = 3
+SPANS = (6, 12, 25, 50, 100)
+"""Regressors of the skip: the last three values and EWMAs of these spans (rows), of every feature."""
+REGRESSORS = LAGS + len(SPANS)
+
+# ---- scalars at the start of a row of `state`
+SMOOTH, LIMIT, PEAK, REPORTED, SCALARS = range(5)
+
+# ---- columns of `marks`
+(SEEN, READY, BEGUN, SCORED, FIRST_TIME, LAST_TIME, BACKWARD, REPEATED, IMPUTED,
+ OPEN, RUN, QUIET, LENGTH, REFRACTORY, EVENTS, FIRST, LAST, OPENED_SOURCE, OPENED_ROW, OPENED_TIME, CLOSED_TIME,
+ PEAK_TIME, CAUSE, WINDOW_AT, MARKS) = range(25)  # fmt: skip
+
+# ---- entries of `sizes`
+(N_FEATURES, N_KNOWN, HIDDEN, LAYERS, PADDED, OUTPUTS, STATE_WIDTH, STATS_WIDTH,
+ AT_LAYERS, AT_REGRESSORS, AT_USUAL, AT_RECENT, AT_SHARE, AT_THRESHOLD, AT_WINDOW,
+ LDZ, LDR, WINDOW, SEGMENT, KIND, ONLINE, SIZES) = range(22)  # fmt: skip
+
+# ---- entries of `params`
+(CLIP, SMOOTH_GAIN, SCALE_GAIN, SCALE_FLOOR, LEARNING_ROWS, CALIBRATING_ROWS,
+ ALARMS_PER_DAY, LEVEL, SIGMAS, MEMORY_ROWS, LIMIT_FLOOR,
+ MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, PARAMS) = range(17)  # fmt: skip
+
+# ---- rows of the outputs
+OUT_SCORE, OUT_THRESHOLD, OUT_SEVERITY, OUT_PEAK, OUT_VALUES = range(5)
+OUT_FLAG, OUT_STAGE, OUT_CHANGE, OUT_IMPUTED, OUT_DETAILED, OUT_CODES = range(6)
+OUT_EXPECTED, OUT_LOW, OUT_HIGH, OUT_ATTRIBUTION, OUT_DETAILS = range(5)
+
+# ---- threshold kinds: their number in `sizes[KIND]` and the width of their state
+FIXED, SIGMA, QUANTILE = range(3)
+KINDS = {"fixed": FIXED, "sigma": SIGMA, "quantile": QUANTILE}
+BINS_PER_OCTAVE, OCTAVES, LOWEST_OCTAVE = 8, 12, -4
+BINS = BINS_PER_OCTAVE * OCTAVES
+THRESHOLD_WIDTHS = {FIXED: 0, SIGMA: 3, QUANTILE: BINS + 2}
+
+TILE = 48
+"""Rows that one thread carries through all layers before the next: their scratch stays in the first-level cache."""
+GROUP = 512
+"""Streams whose waves are run one after another before the next group: their state stays in the second-level cache."""

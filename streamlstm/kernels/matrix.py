@@ -1,0 +1,88 @@
+"""Matrix products out of register tiles, for the readout and for training.
+
+    out[m, n] = start[m, n] + sum over k < K of a[m, k] * w[k, n]
+
+N is a multiple of 16 and rows of w are contiguous; a has free strides, so that a product with a transposed matrix needs
+no copy. Each element is one chain of fma over k: the bits of a row do not depend on M.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from streamlstm.kernels.compiling import LANES, jit
+from streamlstm.kernels.vector import I64, Emitter, data
+
+
+def _tile(rows: int, vectors: int) -> Any:
+    """Intrinsic: the product for `rows` rows and 16 x `vectors` columns; all arrays flat float32 with offsets."""
+
+    @intrinsic
+    def tile(
+        typing_context: Any, a: Any, a0: Any, a_row: Any, a_k: Any, K: Any, w: Any, w0: Any, w_k: Any,
+        start: Any, s0: Any, s_row: Any, out: Any, o0: Any, o_row: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(a, a0, a_row, a_k, K, w, w0, w_k, start, s0, s_row, out, o0, o_row)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a, a0, a_row, a_k, K, w, w0, w_k, start, s0, s_row, out, o0, o_row = arguments
+            kinds = signature.args
+            e = Emitter(builder)
+            left, right = data(context, builder, kinds[0], a), data(context, builder, kinds[5], w)
+            initial, result = data(context, builder, kinds[8], start), data(context, builder, kinds[11], out)
+            add, mul = builder.add, builder.mul
+            heads = [add(a0, mul(I64(r), a_row)) for r in range(rows)]
+            sums = [
+                [e.load(initial, add(add(s0, mul(I64(r), s_row)), I64(v * LANES))) for v in range(vectors)]
+                for r in range(rows)
+            ]
+            sums = e.accumulate(
+                sums,
+                K,
+                lambda v, k: e.load(right, add(add(w0, mul(k, w_k)), I64(v * LANES))),
+                lambda r, k: e.broadcast(left, add(heads[r], mul(k, a_k))),
+            )
+            for r in range(rows):
+                for v in range(vectors):
+                    e.store(sums[r][v], result, add(add(o0, mul(I64(r), o_row)), I64(v * LANES)))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+_tile_8_2, _tile_1_2, _tile_8_1, _tile_1_1 = _tile(8, 2), _tile(1, 2), _tile(8, 1), _tile(1, 1)
+_ONE, _EIGHT = np.int64(1), np.int64(8)
+
+
+@jit
+def multiply(a, a0, a_row, a_k, M, K, w, w0, w_k, N, start, s0, s_row, out, o0, o_row):  # type: ignore[no-untyped-def]
+    """Writes out (M, N) = start + a w; flat float32 arrays with offset and strides, K >= 1, N a multiple of 16.
+
+    `s_row` 0 starts every row from the same bias; `start` may be `out` itself, which accumulates.
+    """
+    n = np.int64(0)
+    while n + 2 * LANES <= N:
+        m = np.int64(0)
+        while m + _EIGHT <= M:
+            _tile_8_2(a, a0 + m * a_row, a_row, a_k, K, w, w0 + n, w_k,
+                      start, s0 + m * s_row + n, s_row, out, o0 + m * o_row + n, o_row)  # fmt: skip
+            m += _EIGHT
+        while m < M:
+            _tile_1_2(a, a0 + m * a_row, a_row, a_k, K, w, w0 + n, w_k,
+                      start, s0 + m * s_row + n, s_row, out, o0 + m * o_row + n, o_row)  # fmt: skip
+            m += _ONE
+        n += 2 * LANES
+    if n < N:
+        m = np.int64(0)
+        while m + _EIGHT <= M:
+            _tile_8_1(a, a0 + m * a_row, a_row, a_k, K, w, w0 + n, w_k,
+                      start, s0 + m * s_row + n, s_row, out, o0 + m * o_row + n, o_row)  # fmt: skip
+            m += _EIGHT
+        while m < M:
+            _tile_1_1(a, a0 + m * a_row, a_row, a_k, K, w, w0 + n, w_k,
+                      start, s0 + m * s_row + n, s_row, out, o0 + m * o_row + n, o_row)  # fmt: skip
+            m += _ONE

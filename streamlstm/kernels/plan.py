@@ -1,0 +1,55 @@
+"""The planner: a block's records in the order of their slots, so that streams can be run side by side in waves.
+
+Wave w of a group of streams holds the w-th record of each stream in the block, in slot order; two records of one stream
+never share a wave.
+"""
+
+import numpy as np
+
+from streamlstm.kernels.compiling import jit
+
+_RADIX_BITS = 11
+_RADIX = 1 << _RADIX_BITS
+SPARE = _RADIX + 1
+
+
+@jit
+def plan_batch(slots, out_order, out_starts, spare):  # type: ignore[no-untyped-def]
+    """Writes the plan of B records and returns U, the number of streams among them.
+
+    slots int32 (B) -> out_order int32 (B), records sorted by slot and, within a slot, by position (radix sort, stable);
+    out_starts int32 (B + 1), first U + 1 entries: where each stream's records begin in out_order. spare int32
+    (B + SPARE) is scratch.
+    """
+    B = slots.shape[0]
+    largest = np.int32(0)
+    ordered = True
+    for b in range(B):
+        largest = max(largest, slots[b])
+        out_order[b] = b
+        if b > 0 and slots[b] < slots[b - 1]:
+            ordered = False
+    if not ordered:
+        shift = np.int32(0)
+        counts = spare[B:]
+        while (largest >> shift) > 0:
+            counts[:] = 0
+            for b in range(B):
+                counts[((slots[b] >> shift) & (_RADIX - 1)) + 1] += 1
+            for d in range(_RADIX):
+                counts[d + 1] += counts[d]
+            for j in range(B):
+                b = out_order[j]
+                d = (slots[b] >> shift) & (_RADIX - 1)
+                spare[counts[d]] = b
+                counts[d] += 1
+            for j in range(B):
+                out_order[j] = spare[j]
+            shift += np.int32(_RADIX_BITS)
+    U = 0
+    for j in range(B):
+        if j == 0 or slots[out_order[j]] != slots[out_order[j - 1]]:
+            out_starts[U] = j
+            U += 1
+    out_starts[U] = B
+    return U

@@ -1,0 +1,63 @@
+"""Ridge regression from running sums: the linear skip's weights, with an intercept that is not penalised.
+
+| letter | size |
+|---|---|
+| P | regressors, the first is the constant 1 |
+| D | targets |
+"""
+
+import numpy as np
+
+from streamlstm.kernels.compiling import jit
+
+
+@jit
+def add_moments(regressors, target, gram, cross, used):  # type: ignore[no-untyped-def]
+    """Adds rows to gram (P, P, lower half) and cross (P, D), float64, row after row; rows with a NaN target are skipped.
+
+    regressors (N, P) and target (N, D) float32; returns `used` plus the number of rows added.
+    """
+    N, P = regressors.shape
+    D = target.shape[1]
+    for n in range(N):
+        whole = True
+        for d in range(D):
+            whole = whole and not np.isnan(target[n, d])
+        if not whole:
+            continue
+        used += 1
+        for p in range(P):
+            value = np.float64(regressors[n, p])
+            for q in range(p + 1):
+                gram[p, q] += value * regressors[n, q]
+            for d in range(D):
+                cross[p, d] += value * target[n, d]
+    return used
+
+
+@jit
+def solve_ridge(gram, cross, penalty, factor, out):  # type: ignore[no-untyped-def]
+    """Writes the weights out (P, D) float64 that minimise squared error + penalty |w|^2; factor (P, P) is scratch.
+
+    Cholesky's factorisation of gram + penalty (constant's entry aside), which is positive definite for penalty > 0.
+    """
+    P, D = cross.shape
+    for p in range(P):
+        for q in range(p + 1):
+            total = gram[p, q]
+            if p == q:
+                total += penalty if p > 0 else 1e-9
+            for k in range(q):
+                total -= factor[p, k] * factor[q, k]
+            factor[p, q] = np.sqrt(max(total, 1e-12)) if p == q else total / factor[q, q]
+    for d in range(D):
+        for p in range(P):
+            total = cross[p, d]
+            for k in range(p):
+                total -= factor[p, k] * out[k, d]
+            out[p, d] = total / factor[p, p]
+        for p in range(P - 1, -1, -1):
+            total = out[p, d]
+            for k in range(p + 1, P):
+                total -= factor[k, p] * out[k, d]
+            out[p, d] = total / factor[p, p]

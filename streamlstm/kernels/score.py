@@ -1,0 +1,403 @@
+"""One record of one stream: what comes before the step of the network, and what comes after it.
+
+| letter | meaning |
+|---|---|
+| b, r, s | record of the batch, row of the tile, slot of the stream |
+| D, K, I | predicted features, known inputs, D + K |
+| z | an input in standard deviations from its mean; float32 from here on |
+| u | error of a feature over its usual size |
+
+The tuples group the arrays of one call; Numba takes them apart at compile time.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from streamlstm.kernels import thresholds
+from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.episodes import NONE, OPENED, UPDATED, step_episode
+from streamlstm.kernels.layout import *
+from streamlstm.types import NO_TIME, Float32, Float64, Int32, Int64
+
+
+class Setup(NamedTuple):
+    """What the model and the configuration say: sizes (SIZES), params (PARAMS), weights (flat), usual (D) of new streams."""
+
+    sizes: Int64
+    params: Float64
+    weights: Float32
+    usual: Float32
+
+
+class Pool(NamedTuple):
+    """State of all streams: state (S, W), stats (S, V), marks (S, MARKS)."""
+
+    state: Float32
+    stats: Float64
+    marks: Int64
+
+
+class Records(NamedTuple):
+    """B records: slots (B), time (B) ns, x (B, I), row (B), number of their source, and whether all want detail."""
+
+    slots: Int32
+    time: Int64
+    x: Float64
+    row: Int64
+    source: int
+    detail: int
+
+
+class Out(NamedTuple):
+    """Results: values (OUT_VALUES, B), codes (OUT_CODES, B) uint16, details (OUT_DETAILS, B, D), episodes (B, MARKS)."""
+
+    values: Float32
+    codes: Float32
+    details: Float64
+    episodes: Int64
+
+
+class Tap(NamedTuple):
+    """What online learning keeps of a segment of N records; empty arrays where weights are frozen.
+
+    regressors (N, P), target (N, D) with NaN where nothing may be learned, windows (N, one stream's window), closed (N)
+    uint8: a window came to its end at that record. `at` is the segment position of the batch's first record.
+    """
+
+    regressors: Float32
+    target: Float32
+    windows: Float32
+    closed: Float32
+    at: int
+
+
+LEARNING, CALIBRATING, LIVE = range(3)
+REFRESH = 16  # scores between two computations of a threshold: a scan of its histogram costs as much as 16 records
+_EXTREME = 1e9  # standard deviations: a square of it and a sum of 512 such stay finite in float32
+_BOUND = np.float32(50)  # standard deviations a regressor may reach: a wild value must fade from EWMA(100) in 200 rows
+_NORMALISER_ROWS = 10_000.0  # memory of the running mean and spread
+_USUAL_ROWS = 1000.0  # memory of the usual error
+_DAY_NS = 86_400e9
+_ROWS_PER_DAY = 1440.0  # of data without times
+_LARGEST_TAIL = 0.02  # a stream of a few records a day must not be told to flag them all
+_GAINS = tuple(np.float32(2 / (span + 1)) for span in SPANS)
+_NAN, _ZERO, _ONE = np.float32(np.nan), np.float32(0), np.float32(1)
+
+
+@jit
+def normalised(value, mean, spread):  # type: ignore[no-untyped-def]
+    """(value - mean) / spread as float32, within +-1e9."""
+    return np.float32(min(max((value - mean) / spread, -_EXTREME), _EXTREME))
+
+
+@jit
+def bounded(z, bound):  # type: ignore[no-untyped-def]
+    """z within +-bound."""
+    return min(max(z, -bound), bound)
+
+
+@jit
+def spread_of(mean, variance):  # type: ignore[no-untyped-def]
+    """Standard deviation with a floor of a thousandth of the level, so that a constant's first wiggle is no infinity."""
+    floor = 1e-3 * abs(mean)
+    return max(np.sqrt(variance), floor if floor > 0.0 else 1e-3)
+
+
+@jit
+def learn_inputs(x, stat, I, weight):  # type: ignore[no-untyped-def]
+    """Writes mean, variance and spread of the inputs x (I) into stat (3 I), West's update; missing values change nothing."""
+    for k in range(I):
+        if not np.isnan(x[k]):
+            if np.isnan(stat[k]):
+                stat[k] = x[k]
+                stat[I + k] = 0.0
+            else:
+                difference = x[k] - stat[k]
+                stat[k] += weight * difference
+                stat[I + k] = (1.0 - weight) * (stat[I + k] + weight * difference * difference)
+            stat[2 * I + k] = spread_of(stat[k], stat[I + k])
+
+
+@jit
+def begin_regressors(state, at, D, d, z):  # type: ignore[no-untyped-def]
+    """Writes the regressors of feature d as if z had always been its value."""
+    for j in range(REGRESSORS):
+        state[at + j * D + d] = z
+
+
+@jit
+def absorb_regressors(state, at, D, d, z):  # type: ignore[no-untyped-def]
+    """Writes the regressors of feature d after its value z: lags 1 to 3, then the EWMAs."""
+    column = at + d
+    z = bounded(z, _BOUND)
+    state[column + 2 * D] = state[column + D]
+    state[column + D] = state[column]
+    state[column] = z
+    for j in range(REGRESSORS - LAGS):
+        k = column + (LAGS + j) * D
+        state[k] += _GAINS[j] * (z - state[k])
+
+
+@jit
+def known_input(x, stat, I, k, clip):  # type: ignore[no-untyped-def]
+    """Input k, known before the prediction, in clipped standard deviations; the mean where it is missing."""
+    if np.isnan(x[k]) or np.isnan(stat[k]):
+        return _ZERO
+    return bounded(normalised(x[k], stat[k], stat[2 * I + k]), clip)
+
+
+@jit
+def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):  # type: ignore[no-untyped-def]
+    """Writes what the network reads at record b: z (inputs of the first layer) and regressors behind the place of h."""
+    sizes, params = setup.sizes, setup.params
+    D, K, H = sizes[N_FEATURES], sizes[N_KNOWN], sizes[HIDDEN]
+    I = D + K  # noqa: E741
+    state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
+    at, layers = sizes[AT_REGRESSORS], sizes[AT_LAYERS]
+    memory = 2 * sizes[LAYERS] * sizes[PADDED]
+    clip = np.float32(params[CLIP])
+    if mark[READY] == 1 and mark[BEGUN] == 0:
+        mark[BEGUN] = 1
+        for k in range(memory):
+            state[layers + k] = _ZERO
+        for d in range(D):
+            begin = _ZERO
+            if not np.isnan(x[d]) and not np.isnan(stat[d]):
+                begin = bounded(normalised(x[d], stat[d], stat[2 * I + d]), _BOUND)
+            begin_regressors(state, at, D, d, begin)
+            if mark[SCORED] == 0:
+                state[sizes[AT_USUAL] + d] = setup.usual[d]
+                state[sizes[AT_RECENT] + d] = setup.usual[d]
+    for d in range(D):
+        z[z0 + d] = bounded(state[at + d], clip)
+    for k in range(D, I):
+        z[z0 + k] = known_input(x, stat, I, k, clip)
+    first = r0 + H
+    regressors[first] = _ONE
+    for j in range(REGRESSORS * D):
+        regressors[first + 1 + j] = state[at + j]
+    for k in range(K):
+        regressors[first + 1 + REGRESSORS * D + k] = z[z0 + D + k]
+    if sizes[ONLINE] == 1:
+        for j in range(1 + REGRESSORS * D + K):
+            tap.regressors[tap.at + b, j] = regressors[first + j]
+        window = sizes[AT_WINDOW]
+        if mark[WINDOW_AT] == 0:
+            for k in range(memory):
+                state[window + k] = state[layers + k]
+        entry = window + memory + mark[WINDOW_AT] * (I + D)
+        for k in range(I):
+            state[entry + k] = z[z0 + k]
+
+
+@jit
+def note_time(mark, time):  # type: ignore[no-untyped-def]
+    """Writes first and last time of the stream and counts records that came late or with the time of the one before."""
+    if time == NO_TIME:
+        return
+    if mark[FIRST_TIME] == NO_TIME:
+        mark[FIRST_TIME] = mark[LAST_TIME] = time
+    elif time < mark[LAST_TIME]:
+        mark[BACKWARD] += 1
+    elif time == mark[LAST_TIME]:
+        mark[REPEATED] += 1
+    else:
+        mark[LAST_TIME] = time
+
+
+@jit
+def wished_tail(mark, params):  # type: ignore[no-untyped-def]
+    """Share of records that may open an episode, from the wished alarms per day and the stream's own records per day."""
+    per_day = _ROWS_PER_DAY
+    if mark[FIRST_TIME] != NO_TIME and mark[LAST_TIME] > mark[FIRST_TIME]:
+        per_day = mark[SEEN] * _DAY_NS / np.float64(mark[LAST_TIME] - mark[FIRST_TIME])
+    return min(params[ALARMS_PER_DAY] / per_day, _LARGEST_TAIL)
+
+
+@jit
+def errors(s, setup, pool, x, prediction, p0, work, w0):  # type: ignore[no-untyped-def]
+    """Sum of u^2 and number of features present; writes z (D) and error (D) to `work`, smoothed u^2 to the state.
+
+    u = |e| / sqrt(usual * max(recent, usual)): half of the scale is fixed, half follows the stream, so that a permanent
+    shift stops alarming (quality notes: a fixed scale alone loses .03 of VUS-PR).
+    """
+    sizes = setup.sizes
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    state, stat = pool.state[s], pool.stats[s]
+    usual, recent, share = sizes[AT_USUAL], sizes[AT_RECENT], sizes[AT_SHARE]
+    gain = np.float32(setup.params[SMOOTH_GAIN])
+    floor = np.float32(setup.params[SCALE_FLOOR])
+    total, present = 0.0, 0
+    for d in range(D):
+        predicted = bounded(prediction[p0 + d], _BOUND)
+        if np.isnan(x[d]):
+            work[w0 + d], work[w0 + D + d] = predicted, _ZERO
+            continue
+        if np.isnan(stat[d]):
+            stat[d], stat[I + d], stat[2 * I + d] = x[d], 0.0, spread_of(x[d], 0.0)
+        z = normalised(x[d], stat[d], stat[2 * I + d])
+        e = z - predicted
+        fixed = max(state[usual + d], floor)
+        u2 = np.float64(e) * e / (np.float64(fixed) * max(state[recent + d], fixed))
+        total += u2
+        present += 1
+        state[share + d] += gain * (np.float32(u2) - state[share + d])
+        work[w0 + d], work[w0 + D + d] = z, e
+    return total, present
+
+
+@jit
+def write_detail(b, s, setup, pool, out, prediction, p0, present):  # type: ignore[no-untyped-def]
+    """Writes expected value, band and attribution of record b, in the unit of the input.
+
+    The band is where this feature alone would hold the score at the threshold.
+    """
+    sizes = setup.sizes
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    state, stat = pool.state[s], pool.stats[s]
+    floor = np.float32(setup.params[SCALE_FLOOR])
+    whole = 0.0
+    for d in range(D):
+        whole += state[sizes[AT_SHARE] + d]
+    limit = np.float64(state[LIMIT]) * np.sqrt(np.float64(max(present, 1)))
+    for d in range(D):
+        fixed = max(state[sizes[AT_USUAL] + d], floor)
+        scale = np.sqrt(np.float64(fixed) * max(state[sizes[AT_RECENT] + d], fixed))
+        expected = stat[d] + stat[2 * I + d] * bounded(prediction[p0 + d], _BOUND)
+        out.details[OUT_EXPECTED, b, d] = expected
+        out.details[OUT_LOW, b, d] = expected - limit * scale * stat[2 * I + d]
+        out.details[OUT_HIGH, b, d] = expected + limit * scale * stat[2 * I + d]
+        out.details[OUT_ATTRIBUTION, b, d] = state[sizes[AT_SHARE] + d] / whole if whole > 0.0 else 1.0 / D
+    out.codes[OUT_DETAILED, b] = 1
+
+
+@jit
+def cause_of(s, setup, pool, work, w0):  # type: ignore[no-untyped-def]
+    """The feature that the score is most owed to, counted from 1, negative where the value lay below the expected one."""
+    D, share = setup.sizes[N_FEATURES], setup.sizes[AT_SHARE]
+    state = pool.state[s]
+    largest = 0
+    for d in range(1, D):
+        if state[share + d] > state[share + largest]:
+            largest = d
+    return largest + 1 if work[w0 + D + largest] >= _ZERO else -(largest + 1)
+
+
+@jit
+def write_learning(b, setup, records, out):  # type: ignore[no-untyped-def]
+    """Writes the result of a record that came before its stream was ready: no score, no threshold."""
+    out.values[OUT_SCORE, b] = _ZERO
+    out.values[OUT_THRESHOLD, b] = _NAN
+    out.values[OUT_SEVERITY, b] = _NAN
+    for code in range(OUT_CODES):
+        out.codes[code, b] = 0
+    if records.detail:
+        out.codes[OUT_DETAILED, b] = 1
+        D = setup.sizes[N_FEATURES]
+        for d in range(D):
+            out.details[OUT_EXPECTED, b, d] = out.details[OUT_LOW, b, d] = out.details[OUT_HIGH, b, d] = np.nan
+            out.details[OUT_ATTRIBUTION, b, d] = 1.0 / D
+
+
+@jit
+def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, work, w0):  # type: ignore[no-untyped-def]
+    """Scores record b against `prediction` (at p0) and absorbs it; writes the outputs of b and the state of s.
+
+    `network` (at p0) is the LSTM's part of the prediction; `work` (at w0) has room for 2 D values.
+    """
+    sizes, params = setup.sizes, setup.params
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
+    time = records.time[b]
+    note_time(mark, time)
+    if mark[READY] == 0:
+        learn_inputs(x, stat, I, 1.0 / (mark[SEEN] + 1.0))
+        mark[SEEN] += 1
+        mark[READY] = 1 if mark[SEEN] >= params[LEARNING_ROWS] else 0
+        write_learning(b, setup, records, out)
+        if sizes[ONLINE] == 1:
+            for d in range(D):
+                tap.target[tap.at + b, d] = _NAN
+            tap.closed[tap.at + b] = 0
+        return
+
+    total, present = errors(s, setup, pool, x, prediction, p0, work, w0)
+    live = mark[SCORED] >= params[CALIBRATING_ROWS]
+    if present > 0:
+        rms = np.float32(np.sqrt(total / present))
+        state[SMOOTH] += (rms - state[SMOOTH]) * (_ONE if mark[SCORED] == 0 else np.float32(params[SMOOTH_GAIN]))
+    score, limit = state[SMOOTH], state[LIMIT]
+    severity, change, flag = _NAN, NONE, 0
+    if live:
+        severity = score / limit
+        change = step_episode(mark, state, severity, time, records.source, records.row[b], params)
+        flag = 1 if mark[OPEN] == 1 and severity > _ONE else 0
+        if change == OPENED or change == UPDATED:
+            mark[CAUSE] = cause_of(s, setup, pool, work, w0)
+    out.values[OUT_SCORE, b] = score
+    out.values[OUT_THRESHOLD, b] = limit if live else _NAN
+    out.values[OUT_SEVERITY, b] = severity
+    out.codes[OUT_FLAG, b] = flag
+    out.codes[OUT_STAGE, b] = LIVE if live else CALIBRATING
+    out.codes[OUT_CHANGE, b] = change
+    out.codes[OUT_IMPUTED, b] = D - present
+    out.codes[OUT_DETAILED, b] = 0
+    if flag == 1 or records.detail:
+        write_detail(b, s, setup, pool, out, prediction, p0, present)
+    if change != NONE:
+        out.values[OUT_PEAK, b] = state[PEAK]
+        for k in range(MARKS):
+            out.episodes[b, k] = mark[k]
+
+    # ---- absorb: an open episode teaches neither the threshold nor the model, until it has lasted so long that it is
+    # the new normal; its first record counts once in the threshold, so that the alarms opened make up the tail.
+    quiet = mark[OPEN] == 0 or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
+    if present > 0 and (quiet or change == OPENED):
+        threshold = state[sizes[AT_THRESHOLD] :]
+        learned = min(score, np.float32(2) * limit) if change == OPENED else score
+        thresholds.absorb(sizes[KIND], threshold, learned, params[MEMORY_ROWS])
+    adapting = (sizes[ONLINE] == 1 and quiet) or not live
+    usual_weight = np.float32(max(1.0 / (mark[SCORED] + 1.0), 2.0 / (_USUAL_ROWS + 1.0)))
+    scale_gain = np.float32(params[SCALE_GAIN])
+    usual, recent, at = sizes[AT_USUAL], sizes[AT_RECENT], sizes[AT_REGRESSORS]
+    if sizes[ONLINE] == 1:
+        absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, quiet)
+    for d in range(D):
+        z, e = work[w0 + d], work[w0 + D + d]
+        if not np.isnan(x[d]):
+            size = bounded(abs(e), np.float32(1e6))
+            if adapting:
+                s2 = state[usual + d] * state[usual + d]
+                state[usual + d] = np.sqrt(s2 + usual_weight * (size * size - s2))
+            state[recent + d] += scale_gain * (size - state[recent + d])
+        absorb_regressors(state, at, D, d, z)
+    if adapting and sizes[ONLINE] == 1:
+        learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))
+    mark[IMPUTED] += D - present
+    mark[SEEN] += 1
+    if present > 0:
+        mark[SCORED] += 1
+    if mark[SCORED] % REFRESH == 0 or change == OPENED or mark[SCORED] == np.int64(params[CALIBRATING_ROWS]):
+        tail = wished_tail(mark, params)
+        state[LIMIT] = thresholds.limit(sizes[KIND], state[sizes[AT_THRESHOLD] :], tail, params)
+
+
+@jit
+def absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, admitted):  # type: ignore[no-untyped-def]
+    """Writes what online learning takes from record b: the skip's target and the LSTM's, and a window that is full."""
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    memory = 2 * sizes[LAYERS] * sizes[PADDED]
+    entry = sizes[AT_WINDOW] + memory + mark[WINDOW_AT] * (I + D)
+    for d in range(D):
+        z, e = work[w0 + d], work[w0 + D + d]
+        tap.target[tap.at + b, d] = bounded(z, _BOUND) if admitted else _NAN
+        state[entry + I + d] = e + network[p0 + d] if admitted else _NAN
+    mark[WINDOW_AT] += 1
+    tap.closed[tap.at + b] = 0
+    if mark[WINDOW_AT] == sizes[WINDOW]:
+        mark[WINDOW_AT] = 0
+        tap.closed[tap.at + b] = 1
+        window = sizes[AT_WINDOW]
+        for k in range(memory + sizes[WINDOW] * (I + D)):
+            tap.windows[tap.at + b, k] = state[window + k]

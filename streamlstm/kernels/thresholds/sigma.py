@@ -1,0 +1,24 @@
+"""`sigma`: mean plus a number of standard deviations of the stream's own scores, older scores fading exponentially."""
+
+import numpy as np
+
+from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.layout import SIGMAS
+
+COUNT, MEAN, VARIANCE = range(3)
+
+
+@jit
+def absorb(row, score, memory):  # type: ignore[no-untyped-def]
+    """Writes count, mean and variance (West's update, with a weight that does not fall below 1 / memory)."""
+    row[COUNT] = min(row[COUNT] + np.float32(1), np.float32(memory))
+    weight = 1.0 / row[COUNT]
+    difference = score - row[MEAN]
+    row[MEAN] += weight * difference
+    row[VARIANCE] = (1.0 - weight) * (row[VARIANCE] + weight * difference * difference)
+
+
+@jit
+def limit(row, tail, params):  # type: ignore[no-untyped-def]
+    """mean + sigmas * standard deviation."""
+    return row[MEAN] + params[SIGMAS] * np.sqrt(row[VARIANCE])

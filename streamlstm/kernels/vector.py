@@ -1,0 +1,119 @@
+"""Building blocks of vector code: LLVM IR on vectors of 16 float32, emitted by Numba intrinsics.
+
+Plain loops cannot keep a tile of accumulators in registers; phi values can. Every output element is one chain of fused
+multiply-adds over k that starts at its own start value, so its bits never depend on the rows and columns beside it.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from streamlstm.kernels.compiling import HAS_FMA, LANES
+
+FLOAT = ir.FloatType()
+I32, I64 = ir.IntType(32), ir.IntType(64)
+VECTOR = ir.VectorType(FLOAT, LANES)
+BITS = ir.VectorType(I32, LANES)
+
+# exp(r) = 1 + r + r^2 q(r) on [-ln 2 / 2, ln 2 / 2]: least maximal relative error 1.05e-7 for a q of degree 3, found by
+# Lawson's reweighted least squares in float64.
+EXP_Q = (0.4999923149472263, 0.16667114649745457, 0.04189015688344076, 0.00831252018649644)
+LOG2_E = 1.4426950408889634
+LN2_HIGH, LN2_LOW = 0.693145751953125, 1.428606765330187e-06  # the first has 9 trailing zero bits: n * LN2_HIGH is exact
+MAGIC = 12582912.0  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the sum
+
+
+class Emitter:
+    """One intrinsic's builder, with the few vector operations that the kernels use."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+        if HAS_FMA:
+            kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
+            self._fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+
+    def constant(self, value: float) -> Any:
+        """All lanes `value`, rounded to float32."""
+        return ir.Constant(VECTOR, [ir.Constant(FLOAT, value)] * LANES)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once where the host can (class `fma`), else twice (class `nofma`)."""
+        if HAS_FMA:
+            return self.builder.call(self._fma, [a, b, c])
+        return self.builder.fadd(self.builder.fmul(a, b), c)
+
+    def load(self, base: Any, offset: Any) -> Any:
+        """16 floats at base + offset; no alignment beyond that of a float is assumed."""
+        value = self.builder.load(self._at(base, offset))
+        value.align = 4
+        return value
+
+    def store(self, value: Any, base: Any, offset: Any) -> None:
+        """Writes 16 floats at base + offset."""
+        self.builder.store(value, self._at(base, offset)).align = 4
+
+    def _at(self, base: Any, offset: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(base, [offset]), VECTOR.as_pointer())
+
+    def broadcast(self, base: Any, offset: Any) -> Any:
+        """The float at base + offset in all lanes."""
+        undefined = ir.Constant(VECTOR, ir.Undefined)
+        scalar = self.builder.insert_element(undefined, self.builder.load(self.builder.gep(base, [offset])), I32(0))
+        return self.builder.shuffle_vector(scalar, undefined, ir.Constant(BITS, [0] * LANES))
+
+    def clamp(self, x: Any, bound: float) -> Any:
+        """x within +-bound; NaN stays NaN, since a comparison with it is false."""
+        low, high = self.constant(-bound), self.constant(bound)
+        x = self.builder.select(self.builder.fcmp_ordered("<", x, low), low, x)
+        return self.builder.select(self.builder.fcmp_ordered(">", x, high), high, x)
+
+    def exp(self, x: Any) -> Any:
+        """exp(x) for |x| <= 87, within 2 ulp; NaN stays NaN.
+
+        Cody and Waite's reduction x = n ln 2 + r, a polynomial for exp(r), and 2^n put together from bits. NaN passes
+        through the polynomial and meets a finite or infinite 2^n in a product.
+        """
+        b = self.builder
+        shifted = self.fma(x, self.constant(LOG2_E), self.constant(MAGIC))
+        n = b.fsub(shifted, self.constant(MAGIC))
+        r = self.fma(n, self.constant(-LN2_HIGH), x)
+        r = self.fma(n, self.constant(-LN2_LOW), r)
+        q = self.constant(EXP_Q[3])
+        for coefficient in (EXP_Q[2], EXP_Q[1], EXP_Q[0], 1.0, 1.0):
+            q = self.fma(q, r, self.constant(coefficient))
+        exponent = b.shl(b.bitcast(shifted, BITS), ir.Constant(BITS, [23] * LANES))
+        scale = b.bitcast(b.add(exponent, ir.Constant(BITS, [0x3F800000] * LANES)), VECTOR)
+        return b.fmul(q, scale)
+
+    def accumulate(self, start: list[list[Any]], count: Any, weights: Any, rows: Any) -> list[list[Any]]:
+        """start[r][v] + sum over k < count of rows(r, k) * weights(v, k), a chain of fma per element, k innermost.
+
+        `weights(v, k)` and `rows(r, k)` emit the vectors of one k; `count` is an i64 of at least 1.
+        """
+        b = self.builder
+        entry, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("k_done")
+        b.branch(loop)
+        b.position_at_end(loop)
+        k = b.phi(I64)
+        k.add_incoming(I64(0), entry)
+        sums = [[b.phi(VECTOR) for _ in row] for row in start]
+        columns = [weights(v, k) for v in range(len(start[0]))]
+        totals = []
+        for r, row in enumerate(sums):
+            z = rows(r, k)
+            totals.append([self.fma(z, column, total) for column, total in zip(columns, row, strict=True)])
+        following = b.add(k, I64(1))
+        k.add_incoming(following, b.block)
+        for r, row in enumerate(sums):
+            for v, total in enumerate(row):
+                total.add_incoming(start[r][v], entry)
+                total.add_incoming(totals[r][v], b.block)
+        b.cbranch(b.icmp_signed("<", following, count), loop, done)
+        b.position_at_end(done)
+        return totals
+
+
+def data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    """Address of an array argument's first element."""
+    return context.make_array(kind)(context, builder, array).data

@@ -1,0 +1,94 @@
+"""Sizes of one detector: how a configuration becomes the vectors that kernels read and the widths of a stream's rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamlstm.config import Config
+from streamlstm.kernels.compiling import LANES
+from streamlstm.kernels.layout import *
+from streamlstm.types import Float64, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Sizes of one detector: the vectors that kernels read and the widths of a stream's rows."""
+
+    sizes: Int64
+    params: Float64
+    num_features: int
+    num_known: int
+    hidden_size: int
+    num_layers: int
+
+    @property
+    def bytes_per_stream(self) -> int:
+        """Memory of one stream's state, without its key."""
+        return int(4 * self.sizes[STATE_WIDTH] + 8 * self.sizes[STATS_WIDTH] + 8 * MARKS)
+
+    @property
+    def num_regressors(self) -> int:
+        """Inputs of the linear skip: a constant, eight per feature, and the known inputs."""
+        return 1 + REGRESSORS * self.num_features + self.num_known
+
+    @property
+    def num_outputs(self) -> int:
+        """Columns of the readout, features rounded up to whole vectors."""
+        return int(self.sizes[OUTPUTS])
+
+    @property
+    def scratch_size(self) -> int:
+        """float32 values that one thread needs besides the state."""
+        return int(TILE * (self.sizes[LDZ] + self.sizes[LDR] + 2 * self.sizes[OUTPUTS]))
+
+
+def padded(n: int) -> int:
+    """n rounded up to whole vectors."""
+    return -(-n // LANES) * LANES
+
+
+def make_layout(config: Config, num_features: int, num_known: int, *, online: bool) -> Layout:
+    """The layout of a detector of `config` for D = `num_features` features and K = `num_known` known inputs."""
+    D, K = num_features, num_known
+    H, L = config.model.hidden_size, config.model.num_layers
+    Hp = padded(H)
+    kind = KINDS[config.threshold.kind]
+    sizes = np.zeros(SIZES, np.int64)
+    sizes[[N_FEATURES, N_KNOWN, HIDDEN, LAYERS, PADDED]] = D, K, H, L, Hp
+    sizes[OUTPUTS] = padded(D)
+    column = SCALARS
+    window = config.learning.window if online else 0
+    for entry, width in (
+        (AT_LAYERS, 2 * L * Hp),
+        (AT_REGRESSORS, REGRESSORS * D),
+        (AT_USUAL, D),
+        (AT_RECENT, D),
+        (AT_SHARE, D),
+        (AT_THRESHOLD, THRESHOLD_WIDTHS[kind]),
+        (AT_WINDOW, window * (2 * D + K) + 2 * L * Hp if online else 0),
+    ):
+        sizes[entry] = column
+        column += width
+    sizes[STATE_WIDTH] = column
+    sizes[STATS_WIDTH] = 3 * (D + K)
+    sizes[LDZ] = max(D + K + H, 2 * H if L > 1 else 0)
+    sizes[LDR] = H + 1 + REGRESSORS * D + K
+    sizes[WINDOW], sizes[SEGMENT] = window, config.learning.update_every if online else 0
+    sizes[KIND], sizes[ONLINE] = kind, int(online)
+
+    score, threshold, episodes = config.score, config.threshold, config.episodes
+    span = score.span if score.span is not None else max(1.0, 70.0 / D**0.5)
+    params = np.zeros(PARAMS)
+    params[CLIP] = config.model.clip
+    params[SMOOTH_GAIN], params[SCALE_GAIN] = 2 / (span + 1), 2 / (score.scale_span + 1)
+    params[SCALE_FLOOR] = score.floor
+    params[LEARNING_ROWS] = config.learning.learning_rows
+    params[CALIBRATING_ROWS] = config.learning.calibrating_rows
+    streams = threshold.expected_streams if threshold.scope == "fleet" and threshold.expected_streams else 1
+    params[ALARMS_PER_DAY] = threshold.false_alarms_per_day / streams
+    params[LEVEL], params[SIGMAS] = threshold.level, threshold.sigmas
+    params[MEMORY_ROWS], params[LIMIT_FLOOR] = threshold.memory_rows, threshold.floor
+    params[MIN_ROWS], params[MERGE_ROWS] = episodes.min_rows, episodes.merge_rows
+    params[REFRACTORY_ROWS], params[HYSTERESIS] = episodes.refractory_rows, episodes.hysteresis
+    params[ACCEPT_AFTER_ROWS] = episodes.accept_after_rows
+    return Layout(sizes, params, D, K, H, L)

@@ -1,0 +1,53 @@
+"""Records that could not be read, kept as JSON lines."""
+
+import json
+from io import FileIO
+from pathlib import Path
+
+from streamlstm.sinks.failures import named
+from streamlstm.types import DeadLetter
+
+
+class DeadLetterFile:
+    """Call it with each dead letter: appends `source, line, reason, text`. No letter, no file.
+
+    Letters of earlier runs stay. Each letter is in the file when the call returns.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.count = 0
+        self._path = path
+        self._file: FileIO | None = None
+
+    def __call__(self, letter: DeadLetter) -> None:
+        """Appends the letter."""
+        fields = {"source": letter.source, "line": letter.line, "reason": letter.reason, "text": letter.text}
+        # ASCII only: the text may hold bytes that are no UTF-8, as lone surrogates.
+        line = json.dumps(fields, ensure_ascii=True).encode() + b"\n"
+        with named(self._path):
+            if self._file is None:
+                self._file = self._open()
+            while line:  # a write may take only a part
+                line = line[self._file.write(line) :]
+        self.count += 1
+
+    def close(self) -> None:
+        """Lets go of the file, if there is one."""
+        if self._file is not None:
+            with named(self._path):
+                self._file.close()
+            self._file = None
+
+    def _open(self) -> FileIO:
+        path = Path(self._path)
+        torn = path.is_file() and path.stat().st_size > 0 and not _ends_with_newline(path)
+        file = FileIO(path, "ab")
+        if torn:  # by a crash in the middle of a letter: the next one needs a line of its own
+            file.write(b"\n")
+        return file
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"

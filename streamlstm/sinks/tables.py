@@ -1,0 +1,123 @@
+"""Scored batches and episodes as tables. Nothing here costs Python per row: only per feature, cause and episode."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamlstm.errors import UsageError
+from streamlstm.sinks.schemas import KEY, SCHEMA_VERSION, TIME, episodes_schema, flags_schema, scores_schema
+from streamlstm.types import NO_TIME, Episode, Float64, Int64, ScoredBatch, Stage
+
+Floats = npt.NDArray[np.floating]
+Rows = npt.NDArray[np.intp] | slice
+
+_STAGES = pa.array([stage.name.lower() for stage in Stage])
+_ALL = slice(None)
+
+
+def scores_table(batch: ScoredBatch, *, detail: bool) -> pa.RecordBatch:
+    """One row per record, columns as in `scores_schema`; NaN becomes null. `detail` wants every record detailed.
+
+    Columns may share the batch's memory.
+    """
+    columns = _score_columns(batch, _ALL)
+    if detail:
+        if not batch.detailed.all():
+            missing = len(batch) - np.count_nonzero(batch.detailed)
+            raise UsageError(
+                f"scores: {missing} of {len(batch)} records carry no expected values; "
+                "score with detail for every record, or write the scores without"
+            )
+        for f in range(len(batch.features)):
+            columns += _detail_columns(batch, _ALL, f)
+    return pa.RecordBatch.from_arrays(columns, schema=scores_schema(batch.features, detail=detail))
+
+
+def flags_table(batch: ScoredBatch, *, source: str, model: str, config: str) -> pa.RecordBatch:
+    """One row per flagged record, columns as in `flags_schema`; `model` and `config` are hashes or names."""
+    if not batch.flag.any():
+        return _no_flags(batch.features)
+    rows = np.flatnonzero(batch.flag)
+    columns = _score_columns(batch, rows)
+    columns += [_ids(source, batch.row[rows]), _causes(batch, rows)]
+    for f in range(len(batch.features)):
+        columns += [_floats(batch.value[rows, f]), *_detail_columns(batch, rows, f)]
+    columns += [pa.repeat(model, len(rows)), pa.repeat(config, len(rows))]
+    columns += [pa.repeat(pa.scalar(SCHEMA_VERSION, pa.int32()), len(rows))]
+    return pa.RecordBatch.from_arrays(columns, schema=flags_schema(batch.features))
+
+
+def episodes_table(episodes: Sequence[Episode]) -> pa.RecordBatch:
+    """One row per episode, in the order given, columns as in `episodes_schema`."""
+    schema = episodes_schema()
+    columns = []
+    for field in schema:
+        values = [getattr(episode, field.name) for episode in episodes]
+        columns.append(_times(np.array(values, np.int64)) if field.type == TIME else pa.array(values, field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+@lru_cache(maxsize=64)
+def _no_flags(features: tuple[str, ...]) -> pa.RecordBatch:
+    schema = flags_schema(features)
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+
+
+def _score_columns(batch: ScoredBatch, rows: Rows) -> list[pa.Array]:
+    keys = batch.keys if isinstance(rows, slice) else batch.keys.take(pa.array(rows))
+    return [
+        keys if keys.type == KEY else keys.cast(KEY),
+        _times(batch.time[rows]),
+        pa.array(batch.row[rows]),
+        _floats(batch.score[rows]),
+        _floats(batch.threshold[rows]),
+        _floats(batch.severity[rows]),
+        pa.array(batch.flag[rows]),
+        pa.DictionaryArray.from_arrays(pa.array(batch.stage[rows].astype(np.int8)), _STAGES),
+    ]
+
+
+def _detail_columns(batch: ScoredBatch, rows: Rows, f: int) -> list[pa.Array]:
+    return [_floats(column[rows, f]) for column in (batch.expected, batch.low, batch.high, batch.attribution)]
+
+
+def _floats(values: Floats) -> pa.Array:
+    """`values` with null for NaN: a missing number is empty in CSV and null in JSON."""
+    values = np.ascontiguousarray(values)
+    missing = np.isnan(values)
+    return pa.array(values, mask=missing) if missing.any() else pa.array(values)
+
+
+def _times(time: Int64) -> pa.Array:
+    """`time` as timestamps, null for `NO_TIME`."""
+    missing = time == NO_TIME
+    return pa.array(time, mask=missing if missing.any() else None).view(TIME)
+
+
+def _ids(source: str, row: Int64) -> pa.Array:
+    return pc.binary_join_element_wise(source, pa.array(row).cast(pa.string()), "/")
+
+
+def _causes(batch: ScoredBatch, rows: npt.NDArray[np.intp]) -> pa.Array:
+    """Per flagged record the feature with the largest share and what it did: `temperature above expected (87 %)`."""
+    share: Float64 = np.nan_to_num(batch.attribution[rows].astype(np.float64))
+    feature = share.argmax(axis=1)
+    one_each = np.arange(len(rows))
+    value, expected = batch.value[rows, feature], batch.expected[rows, feature]
+    percent = np.rint(100 * np.clip(share[one_each, feature], 0, 1)).astype(np.int64)
+    what = np.where(np.isnan(value), 2, np.where(value < expected, 1, 0))
+    code = np.where(what == 2, (feature * 3 + what) * 101, (feature * 3 + what) * 101 + percent)
+    distinct, index = np.unique(code, return_inverse=True)
+    texts = pa.array([_cause(batch.features, int(number)) for number in distinct], pa.string())
+    return texts.take(pa.array(index))
+
+
+def _cause(features: tuple[str, ...], code: int) -> str:
+    """Words for (feature * 3 + what) * 101 + percent."""
+    rest, percent = divmod(code, 101)
+    f, what = divmod(rest, 3)
+    return f"{features[f]} missing" if what == 2 else f"{features[f]} {('above', 'below')[what]} expected ({percent} %)"
