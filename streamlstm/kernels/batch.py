@@ -88,7 +88,7 @@ def score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, 
         left = 0
         for j in range(count):
             u = active[j]
-            b = order[starts[u] + wave]
+            b = records.first + order[starts[u] + wave]
             rows[j], slots[j] = b, records.slots[b]
         score_wave(rows, slots, count, setup, pool, records, tap, out, scratch)
         wave += 1
@@ -111,18 +111,18 @@ def score_serial(
     plan int32 (3 B + SPARE + 3 GROUP + 1) and scratch float32 (threads, scratch_size) are scratch.
     """
     setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
-    records, out = Records(slots, time, x, row, source, detail), Out(values, codes, details, episodes)
-    tap = Tap(values, values, values, codes, 0)  # never read: weights are frozen
-    run_groups(setup, pool, records, tap, out, plan, scratch[0])
+    records, out = Records(slots, time, x, row, source, detail, _ZERO), Out(values, codes, details, episodes)
+    tap = Tap(values, values, values, codes, _ZERO)  # never read: weights are frozen
+    run_groups(slots.shape[0], setup, pool, records, tap, out, plan, scratch[0])
 
 
 @jit
-def run_groups(setup, pool, records, tap, out, plan, scratch):  # type: ignore[no-untyped-def]
-    """Plans the batch and scores its groups one after another."""
-    B = records.slots.shape[0]
-    order, starts = plan[:B], plan[B : 2 * B + 1]
-    group = plan[2 * B + 1 : 2 * B + 1 + 3 * GROUP]
-    streams = plan_batch(records.slots, order, starts, plan[2 * B + 1 + 3 * GROUP :])
+def run_groups(count, setup, pool, records, tap, out, plan, scratch):  # type: ignore[no-untyped-def]
+    """Plans `count` records from records.first on and scores their groups one after another."""
+    order, starts = plan[:count], plan[count : 2 * count + 1]
+    group = plan[2 * count + 1 : 2 * count + 1 + 3 * GROUP]
+    slots = records.slots[records.first : records.first + count]
+    streams = plan_batch(slots, order, starts, plan[2 * count + 1 + 3 * GROUP :])
     for u0 in range(0, streams, GROUP):
         u1 = min(u0 + GROUP, streams)
         score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch,
@@ -152,8 +152,8 @@ def score_part(
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Scores part t of `threads`: the streams whose records begin in its share of the planned records."""
     setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
-    records, out = Records(slots, time, x, row, source, detail), Out(values, codes, details, episodes)
-    tap = Tap(values, values, values, codes, 0)
+    records, out = Records(slots, time, x, row, source, detail, _ZERO), Out(values, codes, details, episodes)
+    tap = Tap(values, values, values, codes, _ZERO)
     B = slots.shape[0]
     u0 = np.searchsorted(starts[:streams], B * t // threads)
     end = np.searchsorted(starts[:streams], B * (t + 1) // threads)

@@ -39,7 +39,7 @@ class Pool(NamedTuple):
 
 
 class Records(NamedTuple):
-    """B records: slots (B), time (B) ns, x (B, I), row (B), number of their source, and whether all want detail."""
+    """Records: slots (B), time (B) ns, x (B, I), row (B), number of their source, whether all want detail, the first to run."""
 
     slots: Int32
     time: Int64
@@ -47,6 +47,7 @@ class Records(NamedTuple):
     row: Int64
     source: int
     detail: int
+    first: int
 
 
 class Out(NamedTuple):
@@ -61,8 +62,8 @@ class Out(NamedTuple):
 class Tap(NamedTuple):
     """What online learning keeps of a segment of N records; empty arrays where weights are frozen.
 
-    regressors (N, P), target (N, D) with NaN where nothing may be learned, windows (N, one stream's window), closed (N)
-    uint8: a window came to its end at that record. `at` is the segment position of the batch's first record.
+    regressors (N, P), target (N, D) with NaN where nothing may be learned, windows (N, one stream's window), closed (1, N)
+    uint16: a window came to its end at that record. Record b stands at position at + b of the segment.
     """
 
     regressors: Float32
@@ -319,7 +320,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         if sizes[ONLINE] == 1:
             for d in range(D):
                 tap.target[tap.at + b, d] = _NAN
-            tap.closed[tap.at + b] = 0
+            tap.closed[0, tap.at + b] = 0
         return
 
     total, present = errors(s, setup, pool, x, prediction, p0, work, w0)
@@ -394,10 +395,10 @@ def absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, admitted):  # 
         tap.target[tap.at + b, d] = bounded(z, _BOUND) if admitted else _NAN
         state[entry + I + d] = e + network[p0 + d] if admitted else _NAN
     mark[WINDOW_AT] += 1
-    tap.closed[tap.at + b] = 0
+    tap.closed[0, tap.at + b] = 0
     if mark[WINDOW_AT] == sizes[WINDOW]:
         mark[WINDOW_AT] = 0
-        tap.closed[tap.at + b] = 1
+        tap.closed[0, tap.at + b] = 1
         window = sizes[AT_WINDOW]
         for k in range(memory + sizes[WINDOW] * (I + D)):
             tap.windows[tap.at + b, k] = state[window + k]

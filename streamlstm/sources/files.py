@@ -137,7 +137,7 @@ class FileSource:
             self._reader = reader
             yield from self._batches(path, reader, sample)
             self._reader = None
-            self._done += size
+            self._done += reader.progress() if path == STDIN else size
 
     def progress(self) -> tuple[int, int]:
         """Bytes read of the files as they lie on disk, and all their bytes; the latter is 0 with standard input."""

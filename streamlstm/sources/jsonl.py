@@ -139,5 +139,6 @@ def _text(value: Any, *, is_key: bool) -> str | None:
     """A cell as text; true and false are words in a key and numbers elsewhere."""
     if value is None or isinstance(value, str):
         return value
-    word = json.dumps(value)
-    return word if is_key else {"true": "1", "false": "0"}.get(word, word)
+    if isinstance(value, bool):
+        return json.dumps(value) if is_key else str(int(value))
+    return None if is_key else json.dumps(value)  # an object or a list: no key, and no number

@@ -34,7 +34,7 @@ LEAST_AUTO_NS = 10**17
 ISO_PATTERN = r"^\d{4}-[01]\d-[0-3]\d([T ]\d\d(:?\d\d(:?\d\d(\.\d{1,9})?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
 ZONE_PATTERN = r"[T ][^Z+-]*(Z|[+-][\d:]+)$"
 NUMBER_PATTERN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-PARSED_PATTERN = NUMBER_PATTERN.replace("[+-]?\\d+)?$", r"\+?[+-]?\d+)?$")  # Arrow's decimals take 1e+-5 (26.0.1)
+PARSED_PATTERN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE]\+?[+-]?\d+)?$"  # Arrow's decimals take 1e+-5 (26.0.1)
 _ISO, _ZONE, _NUMBER = (re.compile(p, re.ASCII) for p in (ISO_PATTERN, ZONE_PATTERN, NUMBER_PATTERN))
 _INT64 = np.iinfo(np.int64)
 
@@ -106,7 +106,7 @@ def nanoseconds(cells: pa.Array, time_format: TimeFormat) -> tuple[Int64, Mask]:
     elif pa.types.is_integer(kind):
         times, bad = _scaled(cells.cast(pa.int64()), 10 ** DECIMALS[time_format.kind])
     elif pa.types.is_floating(kind):
-        times, bad = _from_floats(cells, 10.0 ** DECIMALS[time_format.kind])
+        times, bad = _from_floats(cells, 10 ** DECIMALS[time_format.kind])
     elif kind == time_format.arrow_type:
         times, bad = _from_decimals(cells)
     else:
@@ -124,10 +124,11 @@ def _scaled(cells: pa.Array, factor: int) -> tuple[Int64, Mask]:
     return np.where(bad, 0, units) * np.int64(factor), bad
 
 
-def _from_floats(cells: pa.Array, factor: float) -> tuple[Int64, Mask]:
+def _from_floats(cells: pa.Array, factor: int) -> tuple[Int64, Mask]:
     units = cells.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    bad = ~(np.abs(units) < float(_INT64.max) / factor)
-    return np.rint(np.where(bad, 0.0, units) * factor).astype(np.int64), bad
+    bad = ~(np.abs(units) < _INT64.max // factor)
+    fraction, whole = np.modf(np.where(bad, 0.0, units))  # apart, for their product would be rounded to 256 ns
+    return whole.astype(np.int64) * np.int64(factor) + np.rint(fraction * factor).astype(np.int64), bad
 
 
 def _from_decimals(cells: pa.Array) -> tuple[Int64, Mask]:

@@ -1,0 +1,159 @@
+"""The detector: one partition of streams under one configuration and one model, event by event or in batches."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from streamlstm.config import Config, load
+from streamlstm.detect.engine import Engine, Outputs, Rows
+from streamlstm.detect.episodes import EpisodeLog
+from streamlstm.errors import UsageError
+from streamlstm.kernels.layout import (
+    BACKWARD,
+    CALIBRATING_ROWS,
+    OUT_ATTRIBUTION,
+    OUT_CHANGE,
+    OUT_DETAILED,
+    OUT_EXPECTED,
+    OUT_FLAG,
+    OUT_HIGH,
+    OUT_IMPUTED,
+    OUT_LOW,
+    OUT_SCORE,
+    OUT_SEVERITY,
+    OUT_STAGE,
+    OUT_THRESHOLD,
+    READY,
+    REPEATED,
+    SCORED,
+)
+from streamlstm.model.files import load_model
+from streamlstm.model.layout import Layout, make_layout
+from streamlstm.model.network import Model
+from streamlstm.state.pool import StreamPool
+from streamlstm.types import NO_TIME, Change, Episode, EventBatch, Scored, ScoredBatch, Stage
+
+CALL = "call"
+"""Source of records that a program hands over itself; their rows are counted from 0."""
+
+
+class Detector:
+    """Scores events of any number of streams and keeps their state. Not thread-safe.
+
+    `config` is a path, a preset's name, a dict or a Config; None takes the model's, else the defaults. Without a model
+    it learns online from the first event, and `features` may be left out: the first values then say how many there are.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Mapping[str, Any] | Config | None = None,
+        *,
+        model: Model | None = None,
+        features: Sequence[str] = (),
+        exogenous: Sequence[str] = (),
+    ) -> None:
+        if config is None and model is not None:
+            config = model.config
+        self.config = load(dict(config) if isinstance(config, Mapping) else config)
+        self.model = model
+        mode = self.config.learning.mode
+        self.online = mode == "online" or (mode == "auto" and model is None)
+        if model is None and not self.online:
+            raise UsageError("learning.mode: frozen needs a model file; give --model, or set learning.mode: online")
+        self.features: tuple[str, ...] = ()
+        self.exogenous: tuple[str, ...] = ()
+        named = tuple(features) or (model.features if model else self.config.input.features)
+        if named:
+            self._set_up(named, tuple(exogenous) or (model.exogenous if model else self.config.input.exogenous))
+
+    @classmethod
+    def load(cls, path: str | Path, config: str | Path | Mapping[str, Any] | Config | None = None) -> Self:
+        """A detector of a model file; raises ModelError where it is missing or damaged."""
+        return cls(config, model=load_model(path))
+
+    def _set_up(self, features: tuple[str, ...], exogenous: tuple[str, ...]) -> None:
+        model = self.model
+        if model is not None:
+            model.check_columns(features, exogenous)
+            model.check_architecture(self.config)
+        self.features, self.exogenous = features, exogenous
+        self.layout: Layout = make_layout(self.config, len(features), len(exogenous), online=self.online)
+        keep = model is not None and model.config.threshold == self.config.threshold
+        self.pool = StreamPool(self.layout, model.starts if model else None, keep_thresholds=keep)
+        self.engine = Engine(self.config, self.layout, model)
+        self.log = EpisodeLog(features)
+        self._rows_of_calls = 0
+        self._slots: dict[str, int] = {}
+        self._threads = 1
+
+    @property
+    def threads(self) -> int:
+        """Threads that score a batch; changes no bit of the output."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self._threads = count
+
+    # ---- scoring
+
+    def process(self, key: str, time: int, values: Sequence[float]) -> Scored:
+        """Scores one event and absorbs it: time in ns since 1970 UTC (or NO_TIME), values of features, then exogenous."""
+        x = self._one(values)
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = self.pool.slot(key)
+        row = self._rows_of_calls
+        self._rows_of_calls = row + 1
+        out = self._call(np.array([slot], np.int32), np.array([time]), x, np.array([row]), CALL, detail=True)
+        return self._scored(key, time, x, out)
+
+    def peek(self, key: str, time: int, values: Sequence[float]) -> Scored:
+        """What `process` would return, without changing anything."""
+        x = self._one(values)
+        rows = self.pool.copy_of(key)
+        out = self.engine.score(
+            rows, np.zeros(1, np.int32), np.array([time]), x, np.array([self._rows_of_calls]), 0,
+            detail=True, learn=False,
+        )  # fmt: skip
+        return self._scored(key, time, x, out)
+
+    def process_batch(
+        self, keys: Sequence[str] | pa.Array, times: npt.ArrayLike | None, values: npt.ArrayLike
+    ) -> ScoredBatch:
+        """Scores B events in their order: keys (B), times (B) int64 ns or None, values (B, I) or, for one input, (B)."""
+        x = np.array(values, np.float64, ndmin=2, order="C")
+        if np.ndim(values) == 1:
+            x = x.T.copy()
+        column = keys if isinstance(keys, pa.DictionaryArray) else pa.array(keys, pa.string()).dictionary_encode()
+        B = len(column)
+        time = np.full(B, NO_TIME) if times is None else np.array(times, np.int64)
+        if time.shape != (B,) or x.shape[:1] != (B,):
+            raise UsageError(f"process_batch: {B} keys, times of shape {time.shape}, values of shape {x.shape}; B rows each")
+        first = self._rows_of_calls
+        self._rows_of_calls = first + B
+        return self.process_events(EventBatch(column, time, x, np.arange(first, first + B), CALL), detail=True)
+
+    def process_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
+        """Scores the records of a source; `detail` asks for expected values of all records, else of flags alone."""
+        x = batch.x
+        if not self.features:
+            self._set_up(tuple(f"value_{d}" for d in range(x.shape[1])), ())
+        if x.ndim != 2 or x.shape[1] != len(self.features) + len(self.exogenous):
+            raise UsageError(self._wanted(x.shape[1]))
+        x = _finite(x)
+        slots = self.pool.slots(batch.keys)
+        out = self._call(slots, batch.time, x, batch.row, batch.source, detail=detail)
+        codes = out.codes
+        return ScoredBatch(
+            self.features, batch.keys, batch.time, batch.row, x[:, : len(self.features)],
+            out.values[OUT_SCORE], out.values[OUT_THRESHOLD], out.values[OUT_SEVERITY],
+            codes[OUT_FLAG].astype(np.bool_), codes[OUT_STAGE].astype(np.uint8), codes[OUT_CHANGE].astype(np.uint8),
+            codes[OUT_IMPUTED], out.details[OUT_EXPECTED], out.details[OUT_LOW], out.details[OUT_HIGH],
+            out.details[OUT_ATTRIBUTION].astype(np.float32) if detail else _Lazy32(out.details[OUT_ATTRIBUTION]),
+            codes[OUT_DETAILED].astype(np.bool_),
+        )  # fmt: skip

@@ -1,0 +1,197 @@
+"""Sets up the compiled call and calls it: weights, the pool's rows, outputs and scratch as arrays."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streamlstm.config import Config
+from streamlstm.kernels import online as learning
+from streamlstm.kernels.batch import score_parallel, score_serial
+from streamlstm.kernels.bptt import Work, make_work, theta_size
+from streamlstm.kernels.layout import (
+    AT_LAYERS,
+    GROUP,
+    MARKS,
+    N_FEATURES,
+    ONLINE,
+    OUT_CODES,
+    OUT_DETAILS,
+    OUT_VALUES,
+    OUTPUTS,
+    PADDED,
+    SEGMENT,
+    WINDOW,
+)
+from streamlstm.kernels.online import COUNTERS, LANES_PER_TILE, SCALED, Learner, write_weights
+from streamlstm.kernels.plan import SPARE
+from streamlstm.model.layout import Layout
+from streamlstm.model.network import Model, Network
+from streamlstm.types import Float32, Float64, Int32, Int64
+
+_PARALLEL_ROWS = 256  # below it one thread is done before a second has woken up (up to 100 us)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The pool's rows that a call works on: state (S, W), stats (S, V), marks (S, MARKS)."""
+
+    state: Float32
+    stats: Float64
+    marks: Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a call wrote of B records, see `kernels.layout`: values, codes, details and, where an episode changed, marks."""
+
+    values: Float32
+    codes: Any
+    details: Float64
+    episodes: Int64
+
+
+class Engine:
+    """Weights and scratch of one partition; frozen, or learning online."""
+
+    def __init__(self, config: Config, layout: Layout, model: Model | None) -> None:
+        self.layout = layout
+        self._rate = config.learning.rate
+        D = layout.num_features
+        network = model.network if model else None
+        self.usual: Float32 = model.usual if model else np.ones(D, np.float32)
+        self.learner: Learner | None = None
+        self._work: Work | None = None
+        if layout.sizes[ONLINE]:
+            self.learner = make_learner(layout, network, config.training.seed)
+            self._work = make_work(
+                int(layout.sizes[WINDOW]), LANES_PER_TILE, D + layout.num_known, int(layout.sizes[PADDED]),
+                layout.num_layers, layout.num_outputs,
+            )  # fmt: skip
+        self.weights: Float32 = network.packed() if network else self._untrained()
+        self._plan = np.zeros(0, np.int32)
+        self._scratch = np.zeros((0, layout.scratch_size), np.float32)
+
+    def _untrained(self) -> Float32:
+        """Weights of a learner that has seen nothing; the same size as a packed network's."""
+        layout = self.layout
+        wide, panels = layout.num_features + layout.num_known, int(layout.sizes[PADDED]) // 16
+        size = (1 + layout.hidden_size + layout.num_regressors) * layout.num_outputs
+        for _ in range(layout.num_layers):
+            size += panels * (1 + wide + layout.hidden_size) * 64
+            wide = layout.hidden_size
+        weights = np.zeros(size, np.float32)
+        assert self.learner is not None
+        write_weights(layout.sizes, self.learner.theta, self.learner.scale, self.learner.skip, weights)
+        return weights
+
+    def score(
+        self, rows: Rows, slots: Int32, time: Int64, x: Float64, row: Int64, source: int, *,
+        detail: bool, threads: int = 1, learn: bool = True,
+    ) -> Outputs:  # fmt: skip
+        """One compiled call: scores B records and changes `rows` (and, learning, the weights); fresh output arrays."""
+        B = len(slots)
+        threads = threads if B >= _PARALLEL_ROWS and self.learner is None else 1
+        if len(self._plan) < 2 * B + 1 + SPARE + B + 3 * GROUP * threads:
+            self._plan = np.zeros(3 * B + 1 + SPARE + 3 * GROUP * threads, np.int32)
+        if len(self._scratch) != threads:
+            self._scratch = np.zeros((threads, self.layout.scratch_size), np.float32)
+        out = Outputs(
+            np.empty((OUT_VALUES, B), np.float32),
+            np.empty((OUT_CODES, B), np.uint16),
+            np.empty((OUT_DETAILS, B, self.layout.num_features)),
+            np.empty((B, MARKS), np.int64),
+        )
+        arguments = (
+            self.layout.sizes, self.layout.params, self.weights, self.usual, rows.state, rows.stats, rows.marks,
+            slots, time, x, row, source, int(detail), out.values, out.codes, out.details, out.episodes,
+            self._plan, self._scratch,
+        )  # fmt: skip
+        if self.learner is not None and learn:
+            learning.score_online(*arguments, self.learner, self._work, self._rate)
+        elif threads > 1:
+            score_parallel(*arguments)
+        else:
+            score_serial(*arguments)
+        return out
+
+
+def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:
+    """What learns, before its first record; it goes on from `network` where there is one."""
+    sizes = layout.sizes
+    D, I, L, H = layout.num_features, layout.num_features + layout.num_known, layout.num_layers, layout.hidden_size  # noqa: E741
+    Hp, O, P, N, T = int(sizes[PADDED]), layout.num_outputs, layout.num_regressors, int(sizes[SEGMENT]), int(sizes[WINDOW])  # noqa: E501, E741
+    n = int(theta_size(I, Hp, L, O))
+    theta = network_theta(network, I, Hp, L, O) if network else initial_theta(I, H, Hp, L, O, seed)
+    skip = np.zeros((P, D))
+    counters = np.zeros(COUNTERS, np.int64)
+    if network:
+        skip[:] = network.skip.T
+        counters[SCALED] = 1
+    window = 2 * L * Hp + T * (I + D)
+    tile = LANES_PER_TILE
+    f4 = np.float32
+    return Learner(
+        counters, theta, np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4), np.ones(D, f4),
+        np.zeros((P, P)), np.zeros((P, D)), np.zeros((P, P)), skip,
+        np.zeros((N, P), f4), np.zeros((N, D), f4), np.zeros((N, window), f4), np.zeros((1, N), np.uint16),
+        np.zeros(T * tile * I, f4), np.zeros(T * tile * D, f4), np.zeros(L * tile * Hp, f4), np.zeros(L * tile * Hp, f4),
+    )  # fmt: skip
+
+
+def initial_theta(I: int, H: int, Hp: int, L: int, O: int, seed: int) -> Float32:  # noqa: E741
+    """Untrained parameters in the order of `kernels.bptt`: uniform within 1 / sqrt(H), forget bias 1, readout zero.
+
+    With a readout of zero the linear skip alone predicts, until the LSTM has learned something that it leaves over.
+    """
+    rng = np.random.default_rng(seed)
+    parts, inputs, padded_inputs = [], I, I
+    for _ in range(L):
+        W = np.zeros((padded_inputs + Hp, 4, Hp), np.float32)
+        bound = 1 / H**0.5
+        W[:inputs, :, :H] = rng.uniform(-bound, bound, (inputs, 4, H))
+        W[padded_inputs : padded_inputs + H, :, :H] = rng.uniform(-bound, bound, (H, 4, H))
+        bias = np.zeros((4, Hp), np.float32)
+        bias[1, :H] = 1.0
+        parts += [W.reshape(-1), bias.reshape(-1)]
+        inputs, padded_inputs = H, Hp
+    return np.concatenate([*parts, np.zeros((Hp + 1) * O, np.float32)])
+
+
+def network_theta(network: Network, I: int, Hp: int, L: int, O: int) -> Float32:  # noqa: E741
+    """The parameters of a network in the order of `kernels.bptt`, padded."""
+    parts, padded_inputs, H = [], I, network.hidden_size
+    for W_ih, W_hh, bias in network.layers:
+        W = np.zeros((padded_inputs + Hp, 4, Hp), np.float32)
+        inputs = W_ih.shape[1]
+        W[:inputs, :, :H] = W_ih.reshape(4, H, inputs).transpose(2, 0, 1)
+        W[padded_inputs : padded_inputs + H, :, :H] = W_hh.reshape(4, H, H).transpose(2, 0, 1)
+        padded_bias = np.zeros((4, Hp), np.float32)
+        padded_bias[:, :H] = bias.reshape(4, H)
+        parts += [W.reshape(-1), padded_bias.reshape(-1)]
+        padded_inputs = Hp
+    readout = np.zeros((Hp + 1, O), np.float32)
+    readout[:H, : len(network.readout)] = network.readout.T
+    readout[Hp, : len(network.readout)] = network.readout_bias
+    return np.concatenate([*parts, readout.reshape(-1)])
+
+
+def theta_network(theta: Float32, scale: Float32, skip: Float64, I: int, H: int, Hp: int, L: int, O: int) -> Network:  # noqa: E741
+    """The network of trained parameters: padding cut off, the LSTM's unit `scale` (D) folded into the readout."""
+    layers, inputs, padded_inputs, at, D = [], I, I, 0, len(scale)
+    for _ in range(L):
+        W = theta[at : at + (padded_inputs + Hp) * 4 * Hp].reshape(padded_inputs + Hp, 4, Hp)
+        at += W.size
+        bias = theta[at : at + 4 * Hp].reshape(4, Hp)[:, :H]
+        at += 4 * Hp
+        W_ih = W[:inputs, :, :H].transpose(1, 2, 0).reshape(4 * H, inputs)
+        W_hh = W[padded_inputs : padded_inputs + H, :, :H].transpose(1, 2, 0).reshape(4 * H, H)
+        layers.append((W_ih.copy(), W_hh.copy(), bias.reshape(-1).copy()))
+        inputs, padded_inputs = H, Hp
+    readout = theta[at:].reshape(Hp + 1, O)
+    return Network(
+        tuple(layers),
+        np.ascontiguousarray((readout[:H, :D] * scale).T),
+        readout[Hp, :D] * scale,
+        np.ascontiguousarray(skip.T.astype(np.float32)),
+    )

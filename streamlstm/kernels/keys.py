@@ -1,0 +1,74 @@
+"""Stream keys to slots without a Python object per key: an open-addressing hash over the keys' bytes."""
+
+import numpy as np
+
+from streamlstm.kernels.compiling import jit
+
+_SEED, _PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_FOLD = np.uint64(32)
+EMPTY = np.int32(-1)
+
+
+@jit
+def key_hash(data, start, end):  # type: ignore[no-untyped-def]
+    """FNV-1a of bytes start .. end with a final mix, uint64."""
+    value = _SEED
+    for j in range(start, end):
+        value = (value ^ np.uint64(data[j])) * _PRIME
+    value *= _MIX
+    return value ^ (value >> _FOLD)
+
+
+@jit
+def insert_slot(table, hashes, slot):  # type: ignore[no-untyped-def]
+    """Writes `slot` at the first free place of its hash in table int32 (a power of two, never full)."""
+    mask = np.uint64(table.shape[0] - 1)
+    at = hashes[slot] & mask
+    while table[at] != EMPTY:
+        at = (at + np.uint64(1)) & mask
+    table[at] = slot
+
+
+@jit
+def rebuild_table(table, hashes, count):  # type: ignore[no-untyped-def]
+    """Writes slots 0 .. count into an empty table."""
+    table[:] = EMPTY
+    for slot in range(count):
+        insert_slot(table, hashes, slot)
+
+
+@jit
+def lookup_batch(data, offsets, count, table, hashes, arena, ends, known, out_slots):  # type: ignore[no-untyped-def]
+    """Writes the slots of `count` keys and returns how many streams are known after it.
+
+    data uint8 and offsets int32 (count + 1): the keys; arena uint8 and ends int64 (>= known + count + 1): bytes of the
+    known keys, slot s at ends[s] .. ends[s + 1]; new keys are appended. table and arena must have room for all.
+    """
+    mask = np.uint64(table.shape[0] - 1)
+    for j in range(count):
+        start, end = np.int64(offsets[j]), np.int64(offsets[j + 1])
+        value = key_hash(data, start, end)
+        at = value & mask
+        while True:
+            slot = table[at]
+            if slot == EMPTY:
+                slot = np.int32(known)
+                table[at] = slot
+                hashes[slot] = value
+                begin = ends[known]
+                for k in range(end - start):
+                    arena[begin + k] = data[start + k]
+                ends[known + 1] = begin + end - start
+                known += 1
+                break
+            if hashes[slot] == value and ends[slot + 1] - ends[slot] == end - start:
+                same = True
+                begin = ends[slot]
+                for k in range(end - start):
+                    same = same and arena[begin + k] == data[start + k]
+                if same:
+                    break
+            at = (at + np.uint64(1)) & mask
+        out_slots[j] = slot
+    return known

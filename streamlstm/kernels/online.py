@@ -1,0 +1,180 @@
+"""Learning from the stream: shared weights, one copy per partition, updated after every N-th record.
+
+Between two updates the weights stand still, so what a record gives does not depend on how the records came in batches.
+Everything that an update reads was kept by the record's place in its segment of N records, and sums run in that order.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from streamlstm.kernels.batch import run_groups
+from streamlstm.kernels.bptt import Work, adam_step, theta_size, window_gradient
+from streamlstm.kernels.cells.lstm import PANEL
+from streamlstm.kernels.compiling import LANES, jit
+from streamlstm.kernels.layout import *
+from streamlstm.kernels.ridge import add_moments, solve_ridge
+from streamlstm.kernels.score import Out, Pool, Records, Setup, Tap
+from streamlstm.types import Float32, Float64, Int64
+
+# ---- entries of Learner.counters
+RECORDS, UPDATES, STEPS, ROWS, SCALED, COUNTERS = range(6)
+LANES_PER_TILE = 64
+"""Windows whose gradients are computed side by side; their sum runs tile by tile, lane by lane."""
+_FIRST_STEP = 8  # updates of the skip before the LSTM begins: it learns what a settled skip leaves over
+_MEMORY_ROWS = 20_000.0  # of the skip's moments
+_PENALTY, _HUBER, _CLIP_NORM = 1.0, 3.0, 1.0
+_LEAST = np.float32(1e-3)
+_ZERO = np.int64(0)
+
+
+class Learner(NamedTuple):
+    """All that learns: counters int64; theta, its Adam moments and gradient; the LSTM's unit `scale` (D) in deviations;
+    the skip's moments and weights; the tap's arrays; scratch of a tile of windows."""
+
+    counters: Int64
+    theta: Float32
+    first: Float32
+    second: Float32
+    gradient: Float32
+    scale: Float32
+    gram: Float64
+    cross: Float64
+    factor: Float64
+    skip: Float64
+    regressors: Float32
+    target: Float32
+    windows: Float32
+    closed: Float32
+    x: Float32
+    wished: Float32
+    h: Float32
+    c: Float32
+
+
+@jit
+def score_online(
+    sizes, params, weights, usual, state, stats, marks, slots, time, x, row, source, detail,
+    values, codes, details, episodes, plan, scratch, learner, work, rate,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Scores B records and learns from them; the arguments are those of `batch.score_serial` and what learns."""
+    setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
+    out = Out(values, codes, details, episodes)
+    B, N = slots.shape[0], sizes[SEGMENT]
+    first = _ZERO
+    while first < B:
+        at = learner.counters[RECORDS] % N
+        count = min(N - at, B - first)
+        records = Records(slots, time, x, row, source, detail, first)
+        tap = Tap(learner.regressors, learner.target, learner.windows, learner.closed, at - first)
+        run_groups(count, setup, pool, records, tap, out, plan, scratch[0])
+        learner.counters[RECORDS] += count
+        first += count
+        if at + count == N:
+            learn_segment(setup, learner, work, rate)
+
+
+@jit
+def learn_segment(setup, learner, work, rate):  # type: ignore[no-untyped-def]
+    """One update: the skip by ridge regression on all rows so far, then one Adam step of the LSTM; writes the weights."""
+    counters = learner.counters
+    P, D = learner.cross.shape
+    fade = 1.0 - setup.sizes[SEGMENT] / _MEMORY_ROWS
+    for p in range(P):
+        for q in range(p + 1):
+            learner.gram[p, q] *= fade
+        for d in range(D):
+            learner.cross[p, d] *= fade
+    counters[ROWS] = add_moments(learner.regressors, learner.target, learner.gram, learner.cross, counters[ROWS])
+    counters[UPDATES] += 1
+    if counters[ROWS] > 0:
+        solve_ridge(learner.gram, learner.cross, _PENALTY, learner.factor, learner.skip)
+    if counters[UPDATES] >= _FIRST_STEP:
+        step_lstm(setup.sizes, learner, work, rate)
+    write_weights(setup.sizes, learner.theta, learner.scale, learner.skip, setup.weights)
+
+
+@jit
+def step_lstm(sizes, learner, work, rate):  # type: ignore[no-untyped-def]
+    """One Adam step from the windows that came to their end in this segment, each record of them for the only time."""
+    D, K, L, Hp = sizes[N_FEATURES], sizes[N_KNOWN], sizes[LAYERS], sizes[PADDED]
+    I, T, N = D + K, sizes[WINDOW], sizes[SEGMENT]  # noqa: E741
+    memory = 2 * L * Hp
+    closed = 0
+    for n in range(N):
+        closed += np.int64(learner.closed[0, n])
+    if closed == 0:
+        return
+    if learner.counters[SCALED] == 0:
+        set_scale(sizes, learner)
+        learner.counters[SCALED] = 1
+    learner.gradient[:] = np.float32(0)
+    n = 0
+    while n < N:
+        lanes = 0
+        B = min(closed, LANES_PER_TILE)
+        closed -= B
+        while lanes < B:
+            if learner.closed[0, n] == 1:
+                window = learner.windows[n]
+                for layer in range(L):
+                    for u in range(Hp):
+                        learner.h[(layer * B + lanes) * Hp + u] = window[2 * layer * Hp + u]
+                        learner.c[(layer * B + lanes) * Hp + u] = window[(2 * layer + 1) * Hp + u]
+                for t in range(T):
+                    entry = memory + t * (I + D)
+                    for k in range(I):
+                        learner.x[(t * B + lanes) * I + k] = window[entry + k]
+                    for d in range(D):
+                        learner.wished[(t * B + lanes) * D + d] = window[entry + I + d] / learner.scale[d]
+                lanes += 1
+            n += 1
+        window_gradient(learner.theta, learner.x, learner.wished, learner.h, learner.c, T, B, I, Hp, L, D,
+                        sizes[OUTPUTS], _HUBER, 1.0 / (T * LANES_PER_TILE), work, learner.gradient)  # fmt: skip
+        if closed == 0:
+            break
+    learner.counters[STEPS] += 1
+    adam_step(learner.theta, learner.gradient, learner.first, learner.second, learner.counters[STEPS], rate, _CLIP_NORM)
+
+
+@jit
+def set_scale(sizes, learner):  # type: ignore[no-untyped-def]
+    """Writes the root mean square of what the skip leaves over in the closed windows: the LSTM's unit from now on."""
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    memory = 2 * sizes[LAYERS] * sizes[PADDED]
+    for d in range(D):
+        total, count = 0.0, 0
+        for n in range(sizes[SEGMENT]):
+            if learner.closed[0, n] == 1:
+                for t in range(sizes[WINDOW]):
+                    e = learner.windows[n, memory + t * (I + D) + I + d]
+                    if not np.isnan(e):
+                        total += np.float64(e) * e
+                        count += 1
+        learner.scale[d] = max(np.float32(np.sqrt(total / max(count, 1))), _LEAST)
+
+
+@jit
+def write_weights(sizes, theta, scale, skip, out_weights):  # type: ignore[no-untyped-def]
+    """Writes the weights as the step reads them: panels of every layer, then readout (in deviations) and skip."""
+    D, H, L, Hp, O = sizes[N_FEATURES], sizes[HIDDEN], sizes[LAYERS], sizes[PADDED], sizes[OUTPUTS]  # noqa: E741
+    G, inputs, w0, at = 4 * Hp, D + sizes[N_KNOWN], 0, 0
+    for layer in range(L):
+        read = inputs if layer == 0 else H  # theta pads the rows of h to Hp, a panel holds H of them
+        K = read + H
+        for p in range(Hp // LANES):
+            for k in range(K + 1):
+                row = inputs + Hp if k == 0 else (k - 1 if k <= read else inputs + k - 1 - read)
+                source = w0 + row * G  # theta has the bias last, a panel first
+                for gate in range(4):
+                    for lane in range(LANES):
+                        out_weights[at + k * PANEL + gate * LANES + lane] = theta[source + gate * Hp + p * LANES + lane]
+            at += (K + 1) * PANEL
+        w0 += (inputs + Hp + 1) * G
+        inputs = Hp
+    for d in range(D):
+        out_weights[at + d] = theta[w0 + Hp * O + d] * scale[d]
+        for u in range(H):
+            out_weights[at + (1 + u) * O + d] = theta[w0 + u * O + d] * scale[d]
+        for p in range(skip.shape[0]):
+            out_weights[at + (1 + H + p) * O + d] = skip[p, d]

@@ -1,0 +1,101 @@
+"""Model files: one `.safetensors` with weights, starting states, and all else as JSON in its metadata."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.numpy
+
+from streamlstm.config import Config, load
+from streamlstm.errors import ConfigError, ModelError, OutputError
+from streamlstm.model.network import Model, Network, Starts
+from streamlstm.version import VERSION
+
+FORMAT = "1"
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file; a failure leaves no half file behind."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(safetensors.numpy.save(tensors, metadata))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        raise OutputError(f"{path}: cannot write: {error.strerror}; choose another place with --model") from error
+
+
+def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors and metadata of a safetensors file of ours; ModelError where it is missing, damaged or another's."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; `streamlstm fit INPUT --model {path}` writes a model")
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: damaged or not a safetensors file: {error}") from error
+    if metadata.get("streamlstm") != kind:
+        raise ModelError(f"{path}: a safetensors file, but not a {kind} of streamlstm; {_advice(metadata)}")
+    if metadata.get("format") != FORMAT:
+        raise ModelError(f"{path}: {kind} format {metadata.get('format')}, this version reads format {FORMAT}")
+    return tensors, metadata
+
+
+def _advice(metadata: dict[str, str]) -> str:
+    found = metadata.get("streamlstm")
+    return f"it is a {found}" if found else "its metadata has no entry 'streamlstm'"
+
+
+def save_model(model: Model, path: str | Path) -> None:
+    """Writes the model; raises OutputError where it cannot."""
+    description = {
+        "features": model.features,
+        "exogenous": model.exogenous,
+        "keys": model.starts.keys if model.starts else None,
+        "config": model.config.model_dump(mode="json"),
+        "training": model.training,
+    }
+    metadata = {"streamlstm": "model", "format": FORMAT, "version": VERSION, "hash": model.hash}
+    save_tensors(path, model.tensors(), metadata | {"description": json.dumps(description)})
+
+
+def load_model(path: str | Path) -> Model:
+    """Reads and checks a model file; raises ModelError with what is wrong with it."""
+    tensors, metadata = read_tensors(path, "model")
+    try:
+        model = model_from(tensors, json.loads(metadata["description"]))
+    except (KeyError, ValueError, ConfigError) as error:
+        raise ModelError(f"{path}: damaged model: {error}") from error
+    if model.hash != metadata.get("hash"):
+        raise ModelError(f"{path}: damaged model: its weights do not have the hash that its metadata states")
+    return model
+
+
+def model_from(tensors: dict[str, Any], description: dict[str, Any]) -> Model:
+    """The model of named tensors and their description."""
+    layers = []
+    while f"lstm.weight_ih_l{len(layers)}" in tensors:
+        n = len(layers)
+        bias = tensors[f"lstm.bias_ih_l{n}"] + tensors[f"lstm.bias_hh_l{n}"]
+        layers.append((tensors[f"lstm.weight_ih_l{n}"], tensors[f"lstm.weight_hh_l{n}"], bias))
+    if not layers:
+        raise ValueError("no tensor 'lstm.weight_ih_l0'")
+    network = Network(tuple(layers), tensors["readout.weight"], tensors["readout.bias"], tensors["skip.weight"])
+    starts = None
+    if description["keys"] is not None:
+        names = ("stats", "usual", "thresholds", "limits", "scored")
+        starts = Starts(tuple(description["keys"]), *(tensors[f"start.{name}"] for name in names))
+    config: Config = load(Config.model_validate(description["config"]))
+    return Model(
+        network,
+        tuple(description["features"]),
+        tuple(description["exogenous"]),
+        tensors["usual"],
+        starts,
+        config,
+        description["training"],
+    )

@@ -1,0 +1,106 @@
+"""A model: architecture, weights, what it knows of the streams it was fitted on, and how it came to be."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from streamlstm.config import Config
+from streamlstm.errors import ModelError
+from streamlstm.kernels.cells.lstm import pack
+from streamlstm.kernels.layout import REGRESSORS
+from streamlstm.model.layout import padded
+from streamlstm.types import Float32, Float64, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """Where the N fitted streams stand: they are live from their first record.
+
+    keys (N); stats (N, 3 I) float64, mean, variance and spread of the inputs; usual (N, D) float32, root mean square
+    error; thresholds (N, T), limits (N), scored (N): state of a threshold that has seen the training scores.
+    """
+
+    keys: tuple[str, ...]
+    stats: Float64
+    usual: Float32
+    thresholds: Float32
+    limits: Float32
+    scored: Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Weights of the LSTM and of the linear skip, float32.
+
+    layers: per layer W_ih (4H, I), W_hh (4H, H), bias (4H), gates i, f, g, o as in PyTorch; readout (D, H) and
+    readout_bias (D); skip (D, 1 + 8 D + K): constant, lags 1 to 3 and five EWMAs of every feature, known inputs.
+    Values are standard deviations of the normalised inputs.
+    """
+
+    layers: tuple[tuple[Float32, Float32, Float32], ...]
+    readout: Float32
+    readout_bias: Float32
+    skip: Float32
+
+    @property
+    def hidden_size(self) -> int:
+        """H, units of a layer."""
+        return int(self.layers[0][1].shape[1])
+
+    def packed(self) -> Float32:
+        """All weights in the order in which kernels read them (flat)."""
+        O = padded(len(self.readout))  # noqa: E741
+        rows = np.concatenate([self.readout_bias[:, None], self.readout, self.skip], axis=1).T
+        out = np.zeros((len(rows), O), np.float32)
+        out[:, : rows.shape[1]] = rows
+        return np.concatenate([pack(*layer) for layer in self.layers] + [out.reshape(-1)])
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network with the columns it reads and what the fit found out; `usual` (D) float32 are errors of new streams."""
+
+    network: Network
+    features: tuple[str, ...]
+    exogenous: tuple[str, ...]
+    usual: Float32
+    starts: Starts | None
+    config: Config
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        D, K, H = len(self.features), len(self.exogenous), self.network.hidden_size
+        wide = D + K
+        for n, (W_ih, W_hh, bias) in enumerate(self.network.layers):
+            if W_ih.shape != (4 * H, wide) or W_hh.shape != (4 * H, H) or bias.shape != (4 * H,):
+                raise ModelError(f"model: layer {n} has shapes {W_ih.shape}, {W_hh.shape}, {bias.shape} for H={H}")
+            wide = H
+        if self.network.skip.shape != (D, 1 + REGRESSORS * D + K):
+            raise ModelError(f"model: skip has shape {self.network.skip.shape}, {D} features need another")
+        for name, array in self.tensors().items():
+            if array.dtype == np.float32 and not name.startswith("start.") and not np.isfinite(array).all():
+                raise ModelError(f"model: {name} holds values that are not finite; fit it again")
+
+    def tensors(self) -> dict[str, Any]:
+        """All arrays by the names they have in a model file; an LSTM's as in PyTorch."""
+        named: dict[str, Any] = {}
+        for n, (W_ih, W_hh, bias) in enumerate(self.network.layers):
+            named[f"lstm.weight_ih_l{n}"], named[f"lstm.weight_hh_l{n}"] = W_ih, W_hh
+            named[f"lstm.bias_ih_l{n}"], named[f"lstm.bias_hh_l{n}"] = bias, np.zeros_like(bias)
+        named |= {"readout.weight": self.network.readout, "readout.bias": self.network.readout_bias}
+        named |= {"skip.weight": self.network.skip, "usual": self.usual}
+        if self.starts is not None:
+            for name in ("stats", "usual", "thresholds", "limits", "scored"):
+                named[f"start.{name}"] = getattr(self.starts, name)
+        return named
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of SHA-256 over names, shapes and bytes of all tensors, features and stream keys."""
+        digest = hashlib.sha256(repr((self.features, self.exogenous, self.starts and self.starts.keys)).encode())
+        for name, array in sorted(self.tensors().items()):
+            digest.update(f"{name}{array.shape}{array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]

@@ -1,0 +1,56 @@
+"""Stream keys and their slots. A slot is a row of the pool; it is given at the key's first record and stays for good."""
+
+import numpy as np
+import pyarrow as pa
+
+from streamlstm.kernels.keys import EMPTY, lookup_batch, rebuild_table
+from streamlstm.types import Int32, Int64, UInt8
+
+
+class KeyTable:
+    """A growing map from keys (UTF-8 strings) to slots 0, 1, 2, ... in the order of first appearance."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._table = np.full(256, EMPTY, np.int32)
+        self._hashes = np.zeros(128, np.uint64)
+        self._arena: UInt8 = np.zeros(4096, np.uint8)
+        self._ends: Int64 = np.zeros(129, np.int64)
+
+    def slots(self, keys: pa.Array) -> Int32:
+        """Slots int32 (n) of n distinct or repeated keys (string array without nulls); unknown ones get the next slots."""
+        keys = keys.cast(pa.string())
+        count = len(keys)
+        buffers = keys.buffers()
+        offsets = np.frombuffer(buffers[1], np.int32)[keys.offset : keys.offset + count + 1]
+        data = np.frombuffer(buffers[2], np.uint8) if buffers[2] is not None else np.zeros(0, np.uint8)
+        self._reserve(count, int(offsets[-1] - offsets[0]))
+        out = np.empty(count, np.int32)
+        self.count = lookup_batch(
+            data, offsets, count, self._table, self._hashes, self._arena, self._ends, self.count, out
+        )
+        return out
+
+    def strings(self) -> pa.Array:
+        """All keys by slot, a large_string array (count) that shares no memory with the table."""
+        used = int(self._ends[self.count])
+        ends, arena = self._ends[: self.count + 1].copy(), self._arena[:used].copy()
+        return pa.LargeStringArray.from_buffers(self.count, pa.py_buffer(ends), pa.py_buffer(arena))
+
+    def key(self, slot: int) -> str:
+        """The key of one slot."""
+        return self._arena[self._ends[slot] : self._ends[slot + 1]].tobytes().decode()
+
+    def _reserve(self, keys: int, size: int) -> None:
+        wanted = self.count + keys
+        if wanted > len(self._hashes):
+            capacity = 1 << (wanted - 1).bit_length()
+            self._hashes = np.concatenate([self._hashes, np.zeros(capacity - len(self._hashes), np.uint64)])
+            self._ends = np.concatenate([self._ends, np.zeros(capacity + 1 - len(self._ends), np.int64)])
+            self._table = np.full(2 * capacity, EMPTY, np.int32)
+            rebuild_table(self._table, self._hashes, self.count)
+        used = int(self._ends[self.count])
+        if used + size > len(self._arena):
+            grown = np.zeros(2 * (used + size), np.uint8)
+            grown[:used] = self._arena[:used]
+            self._arena = grown

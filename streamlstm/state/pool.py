@@ -1,0 +1,132 @@
+"""The state of all streams: dense rows by slot, what a new stream starts from, and growth.
+
+Life of a slot: a key's first record gives it the next free row, which starts from what the model knows of the key (or,
+fitted on one stream, of any key), else empty: the stream then learns its own mean and spread (`learning`), its usual
+errors and threshold (`calibrating`), and is `live`. Every later record of the key changes this row alone. A snapshot
+holds the rows and the keys in the order of slots, so that after a restore each key finds its row again.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from streamlstm.errors import StateError
+from streamlstm.kernels.layout import (
+    AT_RECENT,
+    AT_THRESHOLD,
+    AT_USUAL,
+    FIRST_TIME,
+    LAST_TIME,
+    LIMIT,
+    MARKS,
+    N_FEATURES,
+    READY,
+    SCORED,
+    STATE_WIDTH,
+    STATS_WIDTH,
+    THRESHOLD_WIDTHS,
+    KIND,
+)
+from streamlstm.model.layout import Layout
+from streamlstm.model.network import Starts
+from streamlstm.state.keys import KeyTable
+from streamlstm.types import NO_TIME, Float32, Float64, Int32, Int64
+
+
+class StreamPool:
+    """Rows of state for any number of streams; see `kernels.layout` for their columns."""
+
+    def __init__(self, layout: Layout, starts: Starts | None, *, keep_thresholds: bool) -> None:
+        self.layout = layout
+        self.keys = KeyTable()
+        self._starts = starts
+        self._start_slots = {key: n for n, key in enumerate(starts.keys)} if starts else {}
+        self._keep_thresholds = keep_thresholds
+        self.state: Float32 = np.zeros((0, int(layout.sizes[STATE_WIDTH])), np.float32)
+        self.stats: Float64 = np.zeros((0, int(layout.sizes[STATS_WIDTH])))
+        self.marks: Int64 = np.zeros((0, MARKS), np.int64)
+
+    def __len__(self) -> int:
+        return self.keys.count
+
+    def slots(self, keys: pa.DictionaryArray) -> Int32:
+        """Slots int32 (B) of the streams named by `keys` (B); rows of new streams are begun."""
+        known = len(self)
+        distinct = self.keys.slots(keys.dictionary)
+        if len(self) > known:
+            self._begin(known)
+        return distinct[keys.indices.to_numpy(zero_copy_only=False)]
+
+    def slot(self, key: str) -> int:
+        """The slot of one stream; its row is begun if it is new."""
+        known = len(self)
+        slot = int(self.keys.slots(pa.array([key], pa.string()))[0])
+        if len(self) > known:
+            self._begin(known)
+        return slot
+
+    def _begin(self, first: int) -> None:
+        count = len(self)
+        if count > len(self.state):  # doubled, so that a stream's first record costs a constant on average
+            self.state, self.stats, self.marks = (
+                np.concatenate([rows, np.zeros((max(64, 2 * count) - len(rows), rows.shape[1]), rows.dtype)])
+                for rows in (self.state, self.stats, self.marks)
+            )
+        new = slice(first, count)
+        self.stats[new] = np.nan
+        self.marks[new, FIRST_TIME] = self.marks[new, LAST_TIME] = NO_TIME
+        starts = self._starts
+        if starts is None:
+            return
+        if len(starts.keys) == 1:
+            for slot in range(first, count):
+                self._start_from(slot, starts, 0)
+            return
+        for slot in range(first, count):
+            n = self._start_slots.get(self.keys.key(slot))
+            if n is not None:
+                self._start_from(slot, starts, n)
+
+    def _start_from(self, slot: int, starts: Starts, n: int) -> None:
+        sizes = self.layout.sizes
+        D = int(sizes[N_FEATURES])
+        self.stats[slot] = starts.stats[n]
+        row, mark = self.state[slot], self.marks[slot]
+        row[sizes[AT_USUAL] : sizes[AT_USUAL] + D] = starts.usual[n]
+        row[sizes[AT_RECENT] : sizes[AT_RECENT] + D] = starts.usual[n]
+        mark[READY] = 1
+        # At least one: the scale is known, the kernel need not take the model's common one.
+        mark[SCORED] = 1
+        if self._keep_thresholds:
+            width = THRESHOLD_WIDTHS[int(sizes[KIND])]
+            row[sizes[AT_THRESHOLD] : sizes[AT_THRESHOLD] + width] = starts.thresholds[n]
+            row[LIMIT] = starts.limits[n]
+            mark[SCORED] = max(1, starts.scored[n])
+
+    def columns(self) -> dict[str, Any]:
+        """The pool as named arrays, for a snapshot."""
+        count = len(self)
+        keys = self.keys.strings()
+        offsets, data = (np.frombuffer(buffer, np.uint8) for buffer in keys.buffers()[1:])
+        return {
+            "pool.state": self.state[:count].copy(),
+            "pool.stats": self.stats[:count].copy(),
+            "pool.marks": self.marks[:count].copy(),
+            "pool.key_offsets": offsets.view(np.int64).copy(),
+            "pool.key_bytes": data.copy(),
+        }
+
+    def restore(self, columns: dict[str, Any]) -> None:
+        """Takes the rows of a snapshot; the pool must be empty and of the same layout."""
+        for name, rows in (("state", self.state), ("stats", self.stats), ("marks", self.marks)):
+            wide = columns[f"pool.{name}"].shape[1]
+            if wide != rows.shape[1]:
+                raise StateError(
+                    f"snapshot: {name} rows have {wide} columns, this configuration needs {rows.shape[1]}; "
+                    "restore with the configuration and model that wrote it"
+                )
+        offsets, data = columns["pool.key_offsets"], columns["pool.key_bytes"]
+        keys = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
+        self.keys.slots(keys)
+        self.state, self.stats, self.marks = (columns[f"pool.{name}"].copy() for name in ("state", "stats", "marks"))
