@@ -100,7 +100,7 @@ class ScoredBatch:
     imputed     uint16, number of features that were missing and taken from the prediction
     expected, low, high
                 float64 (B, D), in the unit of the input: the prediction and the band it stood in
-    attribution float32 (B, D), each feature's share of the score, sums to 1
+    attribution float64 (B, D), each feature's share of the score, sums to 1
     detailed    bool, the last four are filled in for this record (always for flags)
     """
 
@@ -119,7 +119,7 @@ class ScoredBatch:
     expected: Float64
     low: Float64
     high: Float64
-    attribution: Float32
+    attribution: Float64
     detailed: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:

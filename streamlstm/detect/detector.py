@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streamlstm.config import Config, load
-from streamlstm.detect.engine import Engine, Outputs, Rows
+from streamlstm.detect.engine import Engine, Outputs
+from streamlstm.detect import snapshots
 from streamlstm.detect.episodes import EpisodeLog
 from streamlstm.errors import UsageError
 from streamlstm.kernels.layout import (
@@ -35,7 +36,7 @@ from streamlstm.model.files import load_model
 from streamlstm.model.layout import Layout, make_layout
 from streamlstm.model.network import Model
 from streamlstm.state.pool import StreamPool
-from streamlstm.types import NO_TIME, Change, Episode, EventBatch, Scored, ScoredBatch, Stage
+from streamlstm.types import NO_TIME, Change, Episode, EventBatch, Float64, Int32, Int64, Scored, ScoredBatch, Stage
 
 CALL = "call"
 """Source of records that a program hands over itself; their rows are counted from 0."""
@@ -64,6 +65,7 @@ class Detector:
         self.online = mode == "online" or (mode == "auto" and model is None)
         if model is None and not self.online:
             raise UsageError("learning.mode: frozen needs a model file; give --model, or set learning.mode: online")
+        self.rows_of_calls = 0
         self.features: tuple[str, ...] = ()
         self.exogenous: tuple[str, ...] = ()
         named = tuple(features) or (model.features if model else self.config.input.features)
@@ -86,7 +88,6 @@ class Detector:
         self.pool = StreamPool(self.layout, model.starts if model else None, keep_thresholds=keep)
         self.engine = Engine(self.config, self.layout, model)
         self.log = EpisodeLog(features)
-        self._rows_of_calls = 0
         self._slots: dict[str, int] = {}
         self._threads = 1
 
@@ -107,8 +108,8 @@ class Detector:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = self.pool.slot(key)
-        row = self._rows_of_calls
-        self._rows_of_calls = row + 1
+        row = self.rows_of_calls
+        self.rows_of_calls = row + 1
         out = self._call(np.array([slot], np.int32), np.array([time]), x, np.array([row]), CALL, detail=True)
         return self._scored(key, time, x, out)
 
@@ -117,7 +118,7 @@ class Detector:
         x = self._one(values)
         rows = self.pool.copy_of(key)
         out = self.engine.score(
-            rows, np.zeros(1, np.int32), np.array([time]), x, np.array([self._rows_of_calls]), 0,
+            rows, np.zeros(1, np.int32), np.array([time]), x, np.array([self.rows_of_calls]), 0,
             detail=True, learn=False,
         )  # fmt: skip
         return self._scored(key, time, x, out)
@@ -134,8 +135,8 @@ class Detector:
         time = np.full(B, NO_TIME) if times is None else np.array(times, np.int64)
         if time.shape != (B,) or x.shape[:1] != (B,):
             raise UsageError(f"process_batch: {B} keys, times of shape {time.shape}, values of shape {x.shape}; B rows each")
-        first = self._rows_of_calls
-        self._rows_of_calls = first + B
+        first = self.rows_of_calls
+        self.rows_of_calls = first + B
         return self.process_events(EventBatch(column, time, x, np.arange(first, first + B), CALL), detail=True)
 
     def process_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
@@ -154,6 +155,87 @@ class Detector:
             out.values[OUT_SCORE], out.values[OUT_THRESHOLD], out.values[OUT_SEVERITY],
             codes[OUT_FLAG].astype(np.bool_), codes[OUT_STAGE].astype(np.uint8), codes[OUT_CHANGE].astype(np.uint8),
             codes[OUT_IMPUTED], out.details[OUT_EXPECTED], out.details[OUT_LOW], out.details[OUT_HIGH],
-            out.details[OUT_ATTRIBUTION].astype(np.float32) if detail else _Lazy32(out.details[OUT_ATTRIBUTION]),
-            codes[OUT_DETAILED].astype(np.bool_),
+            out.details[OUT_ATTRIBUTION], codes[OUT_DETAILED].astype(np.bool_),
         )  # fmt: skip
+
+    def _call(
+        self, slots: Int32, time: Int64, x: Float64, row: Int64, source: str, *, detail: bool
+    ) -> Outputs:
+        number = self.log.number_of(source)
+        out = self.engine.score(self.pool.rows(), slots, time, x, row, number, detail=detail, threads=self._threads)
+        change = out.codes[OUT_CHANGE]
+        if change.any():
+            self.log.note(out, slots, change, self.pool.keys)
+        return out
+
+    def _one(self, values: Sequence[float]) -> Float64:
+        x = np.array([values], np.float64)
+        if not self.features:
+            self._set_up(tuple(f"value_{d}" for d in range(x.shape[1])), ())
+        if x.shape != (1, len(self.features) + len(self.exogenous)):
+            raise UsageError(self._wanted(x.size))
+        return _finite(x)
+
+    def _wanted(self, given: int) -> str:
+        columns = ", ".join((*self.features, *self.exogenous))
+        return f"values: got {given} columns, this detector reads {len(self.features) + len(self.exogenous)}: {columns}"
+
+    def _scored(self, key: str, time: int, x: Float64, out: Outputs) -> Scored:
+        values, codes, details = out.values[:, 0].tolist(), out.codes[:, 0].tolist(), out.details[:, 0].tolist()
+        return Scored(
+            key, time, values[OUT_SCORE], values[OUT_THRESHOLD], values[OUT_SEVERITY], bool(codes[OUT_FLAG]),
+            _STAGES[codes[OUT_STAGE]], _CHANGES[codes[OUT_CHANGE]], codes[OUT_IMPUTED],
+            tuple(x[0, : len(self.features)].tolist()),
+            tuple(details[OUT_EXPECTED]), tuple(details[OUT_LOW]), tuple(details[OUT_HIGH]),
+            tuple(details[OUT_ATTRIBUTION]),
+        )  # fmt: skip
+
+    # ---- what the streams say of themselves
+
+    def closed_episodes(self) -> list[Episode]:
+        """Episodes that closed since the last call."""
+        return self.log.take_closed()
+
+    def open_episodes(self) -> list[Episode]:
+        """Episodes that are open now."""
+        return self.log.open_in(self.pool) if self.features else []
+
+    def stages(self) -> dict[str, int]:
+        """Number of streams in each stage: learning, calibrating, live."""
+        if not self.features:
+            return {stage.name.lower(): 0 for stage in Stage}
+        marks = self.pool.marks[: len(self.pool)]
+        ready = marks[:, READY] == 1
+        live = ready & (marks[:, SCORED] >= self.layout.params[CALIBRATING_ROWS])
+        counts = {Stage.LEARNING: ~ready, Stage.CALIBRATING: ready & ~live, Stage.LIVE: live}
+        return {stage.name.lower(): int(chosen.sum()) for stage, chosen in counts.items()}
+
+    def time_faults(self) -> tuple[int, int]:
+        """Records whose time lay before the latest of their stream, and records that repeated it."""
+        if not self.features:
+            return 0, 0
+        marks = self.pool.marks[: len(self.pool)]
+        return int(marks[:, BACKWARD].sum()), int(marks[:, REPEATED].sum())
+
+    # ---- snapshots
+
+    def snapshot(self, path: str | Path) -> None:
+        """Writes everything that the next record depends on to one file; raises OutputError where it cannot."""
+        snapshots.save(self, path)
+
+    @classmethod
+    def restore(cls, path: str | Path) -> Self:
+        """The detector of a snapshot: what it goes on to say equals what the one that wrote it would have said."""
+        return snapshots.load(cls, path)
+
+
+_STAGES, _CHANGES = tuple(Stage), tuple(Change)
+
+
+def _finite(x: Float64) -> Float64:
+    """x with infinities as NaN: an infinity means missing."""
+    infinite = np.isinf(x)
+    if infinite.any():
+        x = x.copy()
+        x[infinite] = np.nan
+    return x

@@ -27,18 +27,11 @@ from streamlstm.kernels.online import COUNTERS, LANES_PER_TILE, SCALED, Learner,
 from streamlstm.kernels.plan import SPARE
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Model, Network
+from streamlstm.model.parameters import initial_theta, network_theta
+from streamlstm.state.pool import Rows
 from streamlstm.types import Float32, Float64, Int32, Int64
 
 _PARALLEL_ROWS = 256  # below it one thread is done before a second has woken up (up to 100 us)
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The pool's rows that a call works on: state (S, W), stats (S, V), marks (S, MARKS)."""
-
-    state: Float32
-    stats: Float64
-    marks: Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +53,9 @@ class Engine:
         D = layout.num_features
         network = model.network if model else None
         self.usual: Float32 = model.usual if model else np.ones(D, np.float32)
+        # Without a learner nothing may reach for its arrays: the kernels see a frozen detector with the same rows.
+        self._frozen_sizes = layout.sizes.copy()
+        self._frozen_sizes[ONLINE] = 0
         self.learner: Learner | None = None
         self._work: Work | None = None
         if layout.sizes[ONLINE]:
@@ -102,12 +98,14 @@ class Engine:
             np.empty((OUT_DETAILS, B, self.layout.num_features)),
             np.empty((B, MARKS), np.int64),
         )
+        learn = learn and self.learner is not None
+        sizes = self.layout.sizes if learn else self._frozen_sizes
         arguments = (
-            self.layout.sizes, self.layout.params, self.weights, self.usual, rows.state, rows.stats, rows.marks,
+            sizes, self.layout.params, self.weights, self.usual, rows.state, rows.stats, rows.marks,
             slots, time, x, row, source, int(detail), out.values, out.codes, out.details, out.episodes,
             self._plan, self._scratch,
         )  # fmt: skip
-        if self.learner is not None and learn:
+        if learn:
             learning.score_online(*arguments, self.learner, self._work, self._rate)
         elif threads > 1:
             score_parallel(*arguments)
@@ -137,61 +135,3 @@ def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:
         np.zeros((N, P), f4), np.zeros((N, D), f4), np.zeros((N, window), f4), np.zeros((1, N), np.uint16),
         np.zeros(T * tile * I, f4), np.zeros(T * tile * D, f4), np.zeros(L * tile * Hp, f4), np.zeros(L * tile * Hp, f4),
     )  # fmt: skip
-
-
-def initial_theta(I: int, H: int, Hp: int, L: int, O: int, seed: int) -> Float32:  # noqa: E741
-    """Untrained parameters in the order of `kernels.bptt`: uniform within 1 / sqrt(H), forget bias 1, readout zero.
-
-    With a readout of zero the linear skip alone predicts, until the LSTM has learned something that it leaves over.
-    """
-    rng = np.random.default_rng(seed)
-    parts, inputs, padded_inputs = [], I, I
-    for _ in range(L):
-        W = np.zeros((padded_inputs + Hp, 4, Hp), np.float32)
-        bound = 1 / H**0.5
-        W[:inputs, :, :H] = rng.uniform(-bound, bound, (inputs, 4, H))
-        W[padded_inputs : padded_inputs + H, :, :H] = rng.uniform(-bound, bound, (H, 4, H))
-        bias = np.zeros((4, Hp), np.float32)
-        bias[1, :H] = 1.0
-        parts += [W.reshape(-1), bias.reshape(-1)]
-        inputs, padded_inputs = H, Hp
-    return np.concatenate([*parts, np.zeros((Hp + 1) * O, np.float32)])
-
-
-def network_theta(network: Network, I: int, Hp: int, L: int, O: int) -> Float32:  # noqa: E741
-    """The parameters of a network in the order of `kernels.bptt`, padded."""
-    parts, padded_inputs, H = [], I, network.hidden_size
-    for W_ih, W_hh, bias in network.layers:
-        W = np.zeros((padded_inputs + Hp, 4, Hp), np.float32)
-        inputs = W_ih.shape[1]
-        W[:inputs, :, :H] = W_ih.reshape(4, H, inputs).transpose(2, 0, 1)
-        W[padded_inputs : padded_inputs + H, :, :H] = W_hh.reshape(4, H, H).transpose(2, 0, 1)
-        padded_bias = np.zeros((4, Hp), np.float32)
-        padded_bias[:, :H] = bias.reshape(4, H)
-        parts += [W.reshape(-1), padded_bias.reshape(-1)]
-        padded_inputs = Hp
-    readout = np.zeros((Hp + 1, O), np.float32)
-    readout[:H, : len(network.readout)] = network.readout.T
-    readout[Hp, : len(network.readout)] = network.readout_bias
-    return np.concatenate([*parts, readout.reshape(-1)])
-
-
-def theta_network(theta: Float32, scale: Float32, skip: Float64, I: int, H: int, Hp: int, L: int, O: int) -> Network:  # noqa: E741
-    """The network of trained parameters: padding cut off, the LSTM's unit `scale` (D) folded into the readout."""
-    layers, inputs, padded_inputs, at, D = [], I, I, 0, len(scale)
-    for _ in range(L):
-        W = theta[at : at + (padded_inputs + Hp) * 4 * Hp].reshape(padded_inputs + Hp, 4, Hp)
-        at += W.size
-        bias = theta[at : at + 4 * Hp].reshape(4, Hp)[:, :H]
-        at += 4 * Hp
-        W_ih = W[:inputs, :, :H].transpose(1, 2, 0).reshape(4 * H, inputs)
-        W_hh = W[padded_inputs : padded_inputs + H, :, :H].transpose(1, 2, 0).reshape(4 * H, H)
-        layers.append((W_ih.copy(), W_hh.copy(), bias.reshape(-1).copy()))
-        inputs, padded_inputs = H, Hp
-    readout = theta[at:].reshape(Hp + 1, O)
-    return Network(
-        tuple(layers),
-        np.ascontiguousarray((readout[:H, :D] * scale).T),
-        readout[Hp, :D] * scale,
-        np.ascontiguousarray(skip.T.astype(np.float32)),
-    )

@@ -39,36 +39,46 @@ def rebuild_table(table, hashes, count):  # type: ignore[no-untyped-def]
 
 
 @jit
+def place_of(data, start, end, value, table, hashes, arena, ends):  # type: ignore[no-untyped-def]
+    """The place in `table` of the key in bytes start .. end of data with hash `value`, or the free place it would take."""
+    mask = np.uint64(table.shape[0] - 1)
+    at = value & mask
+    while table[at] != EMPTY:
+        slot = table[at]
+        if hashes[slot] == value and ends[slot + 1] - ends[slot] == end - start:
+            same = True
+            for k in range(end - start):
+                same = same and arena[ends[slot] + k] == data[start + k]
+            if same:
+                return at
+        at = (at + np.uint64(1)) & mask
+    return at
+
+
+@jit
+def find_slot(data, size, table, hashes, arena, ends):  # type: ignore[no-untyped-def]
+    """The slot of the key in the first `size` bytes of data uint8, or EMPTY."""
+    value = key_hash(data, 0, size)
+    return table[place_of(data, 0, size, value, table, hashes, arena, ends)]
+
+
+@jit
 def lookup_batch(data, offsets, count, table, hashes, arena, ends, known, out_slots):  # type: ignore[no-untyped-def]
     """Writes the slots of `count` keys and returns how many streams are known after it.
 
     data uint8 and offsets int32 (count + 1): the keys; arena uint8 and ends int64 (>= known + count + 1): bytes of the
     known keys, slot s at ends[s] .. ends[s + 1]; new keys are appended. table and arena must have room for all.
     """
-    mask = np.uint64(table.shape[0] - 1)
     for j in range(count):
         start, end = np.int64(offsets[j]), np.int64(offsets[j + 1])
         value = key_hash(data, start, end)
-        at = value & mask
-        while True:
-            slot = table[at]
-            if slot == EMPTY:
-                slot = np.int32(known)
-                table[at] = slot
-                hashes[slot] = value
-                begin = ends[known]
-                for k in range(end - start):
-                    arena[begin + k] = data[start + k]
-                ends[known + 1] = begin + end - start
-                known += 1
-                break
-            if hashes[slot] == value and ends[slot + 1] - ends[slot] == end - start:
-                same = True
-                begin = ends[slot]
-                for k in range(end - start):
-                    same = same and arena[begin + k] == data[start + k]
-                if same:
-                    break
-            at = (at + np.uint64(1)) & mask
-        out_slots[j] = slot
+        at = place_of(data, start, end, value, table, hashes, arena, ends)
+        if table[at] == EMPTY:
+            table[at] = np.int32(known)
+            hashes[known] = value
+            for k in range(end - start):
+                arena[ends[known] + k] = data[start + k]
+            ends[known + 1] = ends[known] + end - start
+            known += 1
+        out_slots[j] = table[at]
     return known

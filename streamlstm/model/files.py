@@ -7,7 +7,7 @@ from typing import Any
 import safetensors
 import safetensors.numpy
 
-from streamlstm.config import Config, load
+from streamlstm.config import Config
 from streamlstm.errors import ConfigError, ModelError, OutputError
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.version import VERSION
@@ -50,17 +50,21 @@ def _advice(metadata: dict[str, str]) -> str:
     return f"it is a {found}" if found else "its metadata has no entry 'streamlstm'"
 
 
-def save_model(model: Model, path: str | Path) -> None:
-    """Writes the model; raises OutputError where it cannot."""
-    description = {
+def describe(model: Model) -> dict[str, Any]:
+    """All of a model but its tensors, for JSON."""
+    return {
         "features": model.features,
         "exogenous": model.exogenous,
         "keys": model.starts.keys if model.starts else None,
         "config": model.config.model_dump(mode="json"),
         "training": model.training,
     }
+
+
+def save_model(model: Model, path: str | Path) -> None:
+    """Writes the model; raises OutputError where it cannot."""
     metadata = {"streamlstm": "model", "format": FORMAT, "version": VERSION, "hash": model.hash}
-    save_tensors(path, model.tensors(), metadata | {"description": json.dumps(description)})
+    save_tensors(path, model.tensors(), metadata | {"description": json.dumps(describe(model))})
 
 
 def load_model(path: str | Path) -> Model:
@@ -89,7 +93,7 @@ def model_from(tensors: dict[str, Any], description: dict[str, Any]) -> Model:
     if description["keys"] is not None:
         names = ("stats", "usual", "thresholds", "limits", "scored")
         starts = Starts(tuple(description["keys"]), *(tensors[f"start.{name}"] for name in names))
-    config: Config = load(Config.model_validate(description["config"]))
+    config = Config.model_validate(description["config"])
     return Model(
         network,
         tuple(description["features"]),

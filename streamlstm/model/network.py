@@ -96,6 +96,23 @@ class Model:
                 named[f"start.{name}"] = getattr(self.starts, name)
         return named
 
+    def check_columns(self, features: tuple[str, ...], exogenous: tuple[str, ...]) -> None:
+        """Raises ModelError unless the data has just the columns that the model was fitted on."""
+        if (features, exogenous) != (self.features, self.exogenous):
+            raise ModelError(
+                f"model: fitted on features {', '.join(self.features)} with exogenous "
+                f"{', '.join(self.exogenous) or 'none'}; the data has features {', '.join(features)} with exogenous "
+                f"{', '.join(exogenous) or 'none'}; name the columns in `input:` or fit a model on this data"
+            )
+
+    def check_architecture(self, config: Config) -> None:
+        """Raises ModelError unless the configuration asks for the network that the model holds."""
+        found = {"hidden_size": self.network.hidden_size, "num_layers": len(self.network.layers)}
+        for name, value in found.items():
+            wanted = getattr(config.model, name)
+            if wanted != value:
+                raise ModelError(f"model: has {name} {value}, the configuration says {wanted}; leave model.{name} out")
+
     @property
     def hash(self) -> str:
         """16 hex digits of SHA-256 over names, shapes and bytes of all tensors, features and stream keys."""

@@ -25,7 +25,7 @@ _SCORES = [
 
 def _detail(feature: str) -> list[pa.Field]:
     wide = [pa.field(f"{name}.{feature}", pa.float64()) for name in ("expected", "low", "high")]
-    return [*wide, pa.field(f"attribution.{feature}", pa.float32())]
+    return [*wide, pa.field(f"attribution.{feature}", pa.float64())]
 
 
 @lru_cache(maxsize=64)

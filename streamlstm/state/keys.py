@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from streamlstm.kernels.keys import EMPTY, lookup_batch, rebuild_table
+from streamlstm.kernels.keys import EMPTY, find_slot, lookup_batch, rebuild_table
 from streamlstm.types import Int32, Int64, UInt8
 
 
@@ -30,6 +30,11 @@ class KeyTable:
             data, offsets, count, self._table, self._hashes, self._arena, self._ends, self.count, out
         )
         return out
+
+    def find(self, key: str) -> int:
+        """The slot of a key, -1 where it is not known; nothing is added."""
+        data = np.frombuffer(key.encode() or b"\0", np.uint8)
+        return int(find_slot(data, len(key.encode()), self._table, self._hashes, self._arena, self._ends))
 
     def strings(self) -> pa.Array:
         """All keys by slot, a large_string array (count) that shares no memory with the table."""

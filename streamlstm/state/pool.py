@@ -6,6 +6,7 @@ errors and threshold (`calibrating`), and is `live`. Every later record of the k
 holds the rows and the keys in the order of slots, so that after a restore each key finds its row again.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,15 @@ from streamlstm.model.layout import Layout
 from streamlstm.model.network import Starts
 from streamlstm.state.keys import KeyTable
 from streamlstm.types import NO_TIME, Float32, Float64, Int32, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of streams: state (S, W), stats (S, V), marks (S, MARKS)."""
+
+    state: Float32
+    stats: Float64
+    marks: Int64
 
 
 class StreamPool:
@@ -103,6 +113,20 @@ class StreamPool:
             row[sizes[AT_THRESHOLD] : sizes[AT_THRESHOLD] + width] = starts.thresholds[n]
             row[LIMIT] = starts.limits[n]
             mark[SCORED] = max(1, starts.scored[n])
+
+    def copy_of(self, key: str) -> Rows:
+        """A pool of one row: a copy of the stream's, or what a new stream of this key would start from."""
+        slot = self.keys.find(key)
+        if slot >= 0:
+            one = slice(slot, slot + 1)
+            return Rows(self.state[one].copy(), self.stats[one].copy(), self.marks[one].copy())
+        fresh = StreamPool(self.layout, self._starts, keep_thresholds=self._keep_thresholds)
+        fresh.slot(key)
+        return Rows(fresh.state[:1], fresh.stats[:1], fresh.marks[:1])
+
+    def rows(self) -> Rows:
+        """All rows, to be changed in place."""
+        return Rows(self.state, self.stats, self.marks)
 
     def columns(self) -> dict[str, Any]:
         """The pool as named arrays, for a snapshot."""

@@ -1,0 +1,76 @@
+"""Snapshots: everything that the next record depends on, in one safetensors file, with checks on the way back."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from streamlstm.config import Config
+from streamlstm.errors import ModelError, StateError
+from streamlstm.kernels.compiling import ARITHMETIC
+from streamlstm.model.files import FORMAT, describe, model_from, read_tensors, save_tensors
+from streamlstm.version import VERSION
+
+if TYPE_CHECKING:
+    from streamlstm.detect.detector import Detector
+
+D = TypeVar("D", bound="Detector")
+_LEARNED = ("counters", "theta", "first", "second", "scale", "gram", "cross", "skip", "regressors", "target",
+            "windows", "closed")  # fmt: skip
+
+
+def save(detector: "Detector", path: str | Path) -> None:
+    """Writes the snapshot; raises OutputError where it cannot, StateError before the first record."""
+    if not detector.features:
+        raise StateError("snapshot: the detector has seen no record yet; there is nothing to keep")
+    tensors: dict[str, Any] = detector.pool.columns()
+    if detector.model is not None:
+        tensors |= {f"model.{name}": array for name, array in detector.model.tensors().items()}
+    learner = detector.engine.learner
+    if learner is not None:
+        tensors["weights"] = detector.engine.weights
+        tensors |= {f"learner.{name}": getattr(learner, name) for name in _LEARNED}
+    description = {
+        "config": detector.config.model_dump(mode="json"),
+        "features": detector.features,
+        "exogenous": detector.exogenous,
+        "sources": detector.log.sources,
+        "rows_of_calls": detector.rows_of_calls,
+        "model": describe(detector.model) if detector.model else None,
+    }
+    metadata = {"streamlstm": "snapshot", "format": FORMAT, "version": VERSION, "arithmetic": ARITHMETIC}
+    save_tensors(path, tensors, metadata | {"description": json.dumps(description)})
+
+
+def load(cls: type[D], path: str | Path) -> D:
+    """The detector of a snapshot; raises StateError where the file is damaged or another arithmetic class wrote it."""
+    try:
+        tensors, metadata = read_tensors(path, "snapshot")
+        description = json.loads(metadata["description"])
+        if metadata["arithmetic"] != ARITHMETIC:
+            raise StateError(
+                f"{path}: written with arithmetic class {metadata['arithmetic']}, this host has {ARITHMETIC}: "
+                "the bits would differ; restore on a host of the same class"
+            )
+        model = None
+        if description["model"] is not None:
+            own = {name.removeprefix("model."): array for name, array in tensors.items() if name.startswith("model.")}
+            model = model_from(own, description["model"])
+        detector = cls(
+            Config.model_validate(description["config"]),
+            model=model,
+            features=description["features"],
+            exogenous=description["exogenous"],
+        )
+        detector.pool.restore(tensors)
+        detector.log.sources = description["sources"]
+        detector.rows_of_calls = description["rows_of_calls"]
+        learner = detector.engine.learner
+        if learner is not None:
+            detector.engine.weights = np.array(tensors["weights"])
+            for name in _LEARNED:
+                getattr(learner, name)[...] = tensors[f"learner.{name}"]
+    except (ModelError, KeyError, ValueError) as error:
+        raise StateError(f"{path}: cannot restore: {error}") from error
+    return detector
