@@ -1,0 +1,5 @@
+"""`python -m streamlstm` is the command line."""
+
+from streamlstm.cli.app import main
+
+main()

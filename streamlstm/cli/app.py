@@ -1,0 +1,83 @@
+"""The command line: commands are gathered here, errors become one readable line and an exit status."""
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from streamlstm.cli import config, model
+from streamlstm.cli.demo import demo
+from streamlstm.cli.evaluate import evaluate
+from streamlstm.cli.fit import fit
+from streamlstm.cli.replay import replay
+from streamlstm.cli.terminal import console
+from streamlstm.cli.warm_up import warm_up
+from streamlstm.errors import StreamlstmError
+from streamlstm.version import VERSION
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="streamlstm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Streaming anomaly detection for sensors.",
+)
+for command in (demo, fit, replay, evaluate, warm_up):
+    app.command()(command)
+app.add_typer(config.app, name="config")
+app.add_typer(model.app, name="model")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Streaming anomaly detection for sensors."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command and exits: 0, 2 for usage and configuration, 130 on Ctrl-C, 1 for any other error."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit status of a command."""
+    debug = "--debug" in arguments
+    try:
+        status = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        return _complain("interrupted; what was written until now is whole", INTERRUPTED, debug)
+    except StreamlstmError as error:
+        return _complain(str(error), error.exit_code, debug)
+    except BrokenPipeError:  # the reader of our standard output has left: `... | head`
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if isinstance(error, _USAGE):
+            return _complain(f"{error.format_message()}; see `streamlstm --help`", 2, debug)
+        return _complain(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it", 1, debug)
+    return status if isinstance(status, int) else 0
+
+
+_USAGE = typer.BadParameter.__mro__[1:2]  # UsageError, which typer does not name in public
+
+
+def _complain(text: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    console.print(f"streamlstm: {text}", markup=False, soft_wrap=True)
+    return status

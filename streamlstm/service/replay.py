@@ -1,0 +1,195 @@
+"""The loop over files: read, detect, write; as fast as it goes, or paced by event time."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamlstm.config import Config, to_yaml
+from streamlstm.detect.detector import Detector
+from streamlstm.errors import InputError, UsageError
+from streamlstm.evaluate import Evaluation, Result, Windows, is_column, load_windows, parse_start
+from streamlstm.report import write_report
+from streamlstm.service.opening import open_source, resolve
+from streamlstm.service.outlets import NO_MODEL, Outlets, Wanted
+from streamlstm.sinks import DeadLetterFile
+from streamlstm.sources import Source
+from streamlstm.types import NO_TIME, EventBatch
+from streamlstm.version import versions
+
+_SLICE_S = 0.05  # a paced replay wakes up this often
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a replay did; times are nanoseconds since 1970 UTC, None without times."""
+
+    records: int
+    streams: int
+    flags: int
+    episodes: int
+    dead_letters: int
+    infinities: int
+    backward: int
+    repeated: int
+    stages: Mapping[str, int]
+    first_time: int | None
+    last_time: int | None
+    seconds: float
+    evaluation: Result | None = None
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The summary as readable pairs; what did not happen is left out."""
+        rate = self.records / self.seconds if self.seconds > 0 else 0.0
+        pairs = [
+            ("records", f"{self.records:,}"),
+            ("streams", ", ".join([f"{self.streams:,}"] + [f"{n:,} {name}" for name, n in self.stages.items() if n])),
+            ("flags", f"{self.flags:,}"),
+            ("episodes", f"{self.episodes:,}"),
+            ("time", f"{self.seconds:.2f} s, {rate:,.0f} records/s"),
+        ]
+        if self.first_time is not None and self.last_time is not None:
+            pairs.insert(1, ("from", f"{_iso(self.first_time)} to {_iso(self.last_time)}"))
+        faults = {
+            "dead letters": self.dead_letters,
+            "infinite values, read as missing": self.infinities,
+            "records older than one before": self.backward,
+            "records with the time of the one before": self.repeated,
+        }
+        return pairs + [(name, f"{count:,}") for name, count in faults.items() if count]
+
+
+def _iso(time_ns: int) -> str:
+    return str(np.datetime64(time_ns, "ns").astype("datetime64[s]")).replace("T", " ") + " UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a face wants to hear: notes for people, and progress (records, bytes read, bytes in all)."""
+
+    on_note: Callable[[str], None] = lambda note: None
+    on_progress: Callable[[int, int, int], None] = lambda records, read, size: None
+
+
+def replay(
+    inputs: Sequence[str],
+    *,
+    config: str | Path | Config | None = None,
+    model: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    flags: str | None = None,
+    scores: str | None = None,
+    scores_detail: bool = False,
+    episodes: str | None = None,
+    report: str | None = None,
+    dead_letters: str = "dead-letters.jsonl",
+    labels: str | None = None,
+    start: str | None = None,
+    pace: float | None = None,
+    hooks: Hooks | None = None,
+) -> Summary:
+    """Scores all records of `inputs` and writes what is asked for; with `labels` also judges the result from `start` on.
+
+    Raises the errors of `streamlstm.errors`; whatever ends the run, what was written until then is whole.
+    """
+    hooks = hooks or Hooks()
+    settings, found = resolve(config, model, overrides or {})
+    _check_distinct([path for path in (flags, scores, episodes, report) if path is not None])
+    windows = load_windows(labels) if labels is not None and not is_column(labels) else None
+    letters = DeadLetterFile(dead_letters)
+    label = labels if labels is not None and windows is None else None
+    try:
+        source = open_source(inputs, settings, found, label=label, on_dead_letter=letters, on_note=hooks.on_note)
+        columns = source.columns
+        detector = Detector(settings, model=found, features=columns.features, exogenous=columns.exogenous)
+        threads = settings.runtime.threads
+        detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+        evaluation = None
+        if labels is not None:
+            promised = settings.threshold.false_alarms_per_day if settings.threshold.kind == "quantile" else None
+            evaluation = Evaluation(windows, parse_start(start) if start is not None else None, promised)
+        wanted = Wanted(flags, scores, scores_detail, episodes, report)
+        with Outlets(wanted, detector, evaluation) as outlets:
+            records, first, last, seconds = run(source, detector, outlets, hooks, pace)
+    finally:
+        letters.close()
+    if records == 0:
+        raise InputError(f"{', '.join(inputs)}: no record could be read; the reasons are in {dead_letters}")
+    backward, repeated = detector.time_faults()
+    result = evaluation.result() if evaluation is not None else None
+    summary = Summary(
+        records, len(detector.pool), outlets.flags, outlets.episodes, letters.count, source.infinities,
+        backward, repeated, detector.stages(), first, last, seconds, result,
+    )  # fmt: skip
+    if report is not None and outlets.collector is not None:
+        write_report(
+            report,
+            title=f"streamlstm replay of {', '.join(inputs)}",
+            collector=outlets.collector,
+            episodes=outlets.kept,
+            summary=dict(summary.lines()) | {"threshold": settings.threshold.kind},
+            config_yaml=to_yaml(settings),
+            versions=versions() | {"model": found.hash if found else NO_MODEL},
+            labels=windows,
+            evaluation=result,
+        )
+    _note_unused(windows, result, hooks)
+    return summary
+
+
+def run(
+    source: Source, detector: Detector, outlets: Outlets, hooks: Hooks, pace: float | None
+) -> tuple[int, int | None, int | None, float]:
+    """Scores and writes all batches: records, first and last time, seconds."""
+    began, records = time.perf_counter(), 0
+    first: int | None = None
+    last: int | None = None
+    for whole in source:
+        for batch in paced(whole, pace, began, first):
+            outlets.write(batch, detector.process_events(batch, detail=outlets.detail))
+            timed = batch.time[batch.time != NO_TIME]
+            if len(timed):
+                low, high = int(timed.min()), int(timed.max())
+                first, last = min(low, low if first is None else first), max(high, high if last is None else last)
+            records += len(batch)
+            hooks.on_progress(records, *source.progress())
+    return records, first, last, time.perf_counter() - began
+
+
+def paced(batch: EventBatch, pace: float | None, began: float, first: int | None) -> Iterator[EventBatch]:
+    """The batch whole, or in slices that become due `pace` times as fast as their event times pass since `first`."""
+    if pace is None:
+        yield batch
+        return
+    if (batch.time == NO_TIME).any():
+        raise UsageError("--pace: needs a time in every record; leave it out for data without times")
+    origin = int(batch.time[0]) if first is None else first
+    due = np.maximum.accumulate((batch.time - origin) / 1e9 / pace)
+    done = 0
+    while done < len(batch):
+        ready = int(np.searchsorted(due, time.perf_counter() - began, "right"))
+        if ready > done:
+            part = slice(done, ready)
+            label = batch.label[part] if batch.label is not None else None
+            yield EventBatch(batch.keys[part], batch.time[part], batch.x[part], batch.row[part], batch.source, label)
+            done = ready
+        else:
+            time.sleep(_SLICE_S)
+
+
+def _check_distinct(paths: list[str]) -> None:
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UsageError(f"{path}: two outputs go there; give each a place of its own")
+
+
+def _note_unused(windows: Windows | None, result: Result | None, hooks: Hooks) -> None:
+    if windows is None or result is None or not result.unused_labels:
+        return
+    unused = result.unused_labels
+    some = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
+    hooks.on_note(f"labels: {len(unused)} keys have no stream in this data: {some}")

@@ -1,0 +1,85 @@
+"""`fit` from files: the records of each stream, up to where training ends, and the model file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from streamlstm.config import Config
+from streamlstm.errors import InputError, OutputError, UsageError
+from streamlstm.evaluate import parse_start
+from streamlstm.learn.bptt import Progress
+from streamlstm.learn.fit import Recording, fit
+from streamlstm.model.files import save_model
+from streamlstm.model.network import Model
+from streamlstm.service.opening import open_source, resolve
+from streamlstm.sinks import DeadLetterFile
+from streamlstm.sources import Source
+from streamlstm.state.keys import KeyTable
+
+
+def fit_files(
+    inputs: Sequence[str],
+    model: str | Path,
+    *,
+    config: str | Path | Config | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    until: str | None = None,
+    label: str | None = None,
+    dead_letters: str = "dead-letters.jsonl",
+    on_note: Callable[[str], None] = lambda note: None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Model:
+    """Fits a model on `inputs`, up to the time or the fraction of each stream `until`, and writes it to `model`.
+
+    `label` names a 0/1 column that is no feature.
+    """
+    folder = Path(model).absolute().parent
+    if not folder.is_dir():  # said before the work, not after it
+        raise OutputError(f"{model}: there is no folder {folder}; create it or choose another place with --model")
+    settings, _ = resolve(config, None, overrides or {})
+    end = parse_start(until) if until is not None else None
+    letters = DeadLetterFile(dead_letters)
+    try:
+        source = open_source(inputs, settings, None, label=label, on_dead_letter=letters, on_note=on_note)
+        recordings = read_recordings(source, end)
+    finally:
+        letters.close()
+    if letters.count:
+        on_note(f"{letters.count:,} records could not be read; the reasons are in {dead_letters}")
+    columns = source.columns
+    named = {"time": columns.time, "key": columns.key, "features": columns.features, "exogenous": columns.exogenous}
+    settings = settings.model_copy(update={"input": settings.input.model_copy(update=named)})
+    fitted = fit(recordings, settings, columns.features, columns.exogenous, on_progress)
+    save_model(fitted, model)
+    return fitted
+
+
+def read_recordings(source: Source, end: int | float | None) -> dict[str, Recording]:
+    """All records of a source by stream, in memory; up to a time (ns) or a fraction of each stream."""
+    if isinstance(end, float) and not 0 < end <= 1:
+        raise UsageError(f"--until: a fraction must be above 0 and at most 1, got {end}")
+    keys = KeyTable()
+    slots, times, values = [], [], []
+    for batch in source:
+        slots.append(keys.slots(batch.keys.dictionary)[batch.keys.indices.to_numpy(zero_copy_only=False)])
+        times.append(batch.time)
+        values.append(batch.x)
+    if not slots:
+        raise InputError("fit: no record could be read; the reasons are among the dead letters")
+    slot, time, x = np.concatenate(slots), np.concatenate(times), np.concatenate(values)
+    if isinstance(end, int):
+        early = time < end
+        slot, time, x = slot[early], time[early], x[early]
+    order = np.argsort(slot, kind="stable")
+    bounds = np.searchsorted(slot[order], np.arange(keys.count + 1))
+    names: pa.Array = keys.strings()
+    recordings = {}
+    for n in range(keys.count):
+        rows = order[bounds[n] : bounds[n + 1]]
+        if isinstance(end, float):
+            rows = rows[: round(len(rows) * end)]
+        recordings[names[n].as_py()] = Recording(time[rows], np.ascontiguousarray(x[rows]))
+    return recordings
