@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-_USAGE = typer.BadParameter.__mro__[1:2]  # UsageError, which typer does not name in public
+_USAGE: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name in public
 
 
 def _complain(text: str, status: int, debug: bool) -> int:

@@ -11,7 +11,9 @@ from streamlstm.config import json_schema, load, to_yaml
 from streamlstm.model.layout import make_layout
 
 app = typer.Typer(no_args_is_help=True, help="Show, check and describe configurations.")
-Source = Annotated[str | None, typer.Argument(metavar="[C]", help="A YAML file or a preset's name; none: the defaults.")]
+Source = Annotated[
+    str | None, typer.Argument(metavar="[C]", help="A YAML file or a preset's name; none: the defaults.")
+]
 
 
 @app.command()

@@ -38,7 +38,7 @@ def demo(
     flags = sorted(result.flags, key=lambda row: -row["severity"])[:_SHOWN]
     output.print(_table(f"The {len(flags)} severest of {len(result.flags)} flags", flags, {
         "time": "time", "value.value": "value", "expected.value": "expected", "low.value": "from", "high.value": "to",
-        "score": "score", "threshold": "threshold", "severity": "severity", "cause": "cause",
+        "severity": "severity", "cause": "cause",
     }))  # fmt: skip
     assert summary.evaluation is not None
     output.print(f"Judged against the labels, on what came after the training ({1 - TRAINED:.0%}):", markup=False)
@@ -49,7 +49,8 @@ def demo(
 def _table(title: str, rows: list[dict[str, Any]], columns: dict[str, str]) -> Table:
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     for name in columns.values():
-        table.add_column(name, justify="left" if name in ("opened", "closed", "time", "cause") else "right")
+        text = name in ("opened", "closed", "time", "cause")
+        table.add_column(name, justify="left" if text else "right", no_wrap=name != "cause")
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in columns))
     return table

@@ -55,6 +55,19 @@ def evaluate(
 def show_result(result: Result) -> None:
     """The table of streams and of all together, and what rate of false alarms was promised and kept."""
     header, *rows = result.rows()
+    if len(rows) <= 2:  # one stream: the table lying down, which fits any terminal
+        for name, value in zip(header, rows[0], strict=True):
+            output.print(f"{name}: {value}", markup=False)
+    else:
+        _print_table(header, rows)
+    if result.promised is not None and result.kept is not None:
+        output.print(
+            f"false alarms per stream and day: promised at most {result.promised:g}, kept {result.kept:.2f}",
+            markup=False,
+        )
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     table = Table(box=None, header_style="bold")
     for n, name in enumerate(header):
         table.add_column(name, justify="left" if n == 0 else "right")
@@ -63,10 +76,5 @@ def show_result(result: Result) -> None:
         table.add_row(*row)
     if len(listed) < len(rows) - 1:
         table.add_row(f"... {len(rows) - 1 - len(listed)} more", *[""] * (len(header) - 1))
-    if len(rows) > 2:
-        table.add_row(*rows[-1], style="bold")
+    table.add_row(*rows[-1], style="bold")
     output.print(table)
-    if result.promised is not None and result.kept is not None:
-        output.print(
-            f"false alarms per stream and day: promised at most {result.promised:g}, kept {result.kept:.2f}", markup=False
-        )

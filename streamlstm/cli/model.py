@@ -29,7 +29,9 @@ def show(
         "cell": "lstm",
         "hidden_size": H,
         "num_layers": L,
-        "parameters": sum(a.size for name, a in model.tensors().items() if name.startswith(("lstm", "readout", "skip"))),
+        "parameters": sum(
+            a.size for name, a in model.tensors().items() if name.startswith(("lstm", "readout", "skip"))
+        ),
         "features": list(model.features),
         "exogenous": list(model.exogenous),
         "training": model.training,

@@ -14,7 +14,9 @@ def replay(
     inputs: Inputs,
     config: ConfigPath = None,
     model: ModelPath = None,
-    flags: Annotated[str | None, typer.Option(metavar="F", help="Anomalous records (.csv, .jsonl, .parquet, -).")] = None,
+    flags: Annotated[
+        str | None, typer.Option(metavar="F", help="Anomalous records (.csv, .jsonl, .parquet, -).")
+    ] = None,
     scores: Annotated[str | None, typer.Option(metavar="F", help="The score of every record.")] = None,
     scores_detail: Annotated[
         bool, typer.Option("--scores-detail", help="With expected value, band and attribution per feature.")

@@ -1,5 +1,6 @@
 """What the command line shows while it works: bars on a terminal, plain lines otherwise; all on standard error."""
 
+import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 LINE_EVERY_S = 5.0
 
 console = Console(stderr=True, highlight=False)
-output = Console(highlight=False)
+output = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+"""Results. Not on a terminal, tables are as wide as they like instead of the 80 columns that Rich would assume."""
 
 
 def note(text: str) -> None:

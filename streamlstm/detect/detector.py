@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streamlstm.config import Config, load
-from streamlstm.detect.engine import Engine, Outputs
 from streamlstm.detect import snapshots
+from streamlstm.detect.engine import Engine, Outputs
 from streamlstm.detect.episodes import EpisodeLog
 from streamlstm.errors import UsageError
 from streamlstm.kernels.layout import (
@@ -134,7 +134,9 @@ class Detector:
         B = len(column)
         time = np.full(B, NO_TIME) if times is None else np.array(times, np.int64)
         if time.shape != (B,) or x.shape[:1] != (B,):
-            raise UsageError(f"process_batch: {B} keys, times of shape {time.shape}, values of shape {x.shape}; B rows each")
+            raise UsageError(
+                f"process_batch: {B} keys, times of shape {time.shape}, values of shape {x.shape}; B rows each"
+            )
         first = self.rows_of_calls
         self.rows_of_calls = first + B
         return self.process_events(EventBatch(column, time, x, np.arange(first, first + B), CALL), detail=True)
@@ -158,9 +160,7 @@ class Detector:
             out.details[OUT_ATTRIBUTION], codes[OUT_DETAILED].astype(np.bool_),
         )  # fmt: skip
 
-    def _call(
-        self, slots: Int32, time: Int64, x: Float64, row: Int64, source: str, *, detail: bool
-    ) -> Outputs:
+    def _call(self, slots: Int32, time: Int64, x: Float64, row: Int64, source: str, *, detail: bool) -> Outputs:
         number = self.log.number_of(source)
         out = self.engine.score(self.pool.rows(), slots, time, x, row, number, detail=detail, threads=self._threads)
         change = out.codes[OUT_CHANGE]

@@ -10,15 +10,12 @@ from streamlstm.kernels import online as learning
 from streamlstm.kernels.batch import score_parallel, score_serial
 from streamlstm.kernels.bptt import Work, make_work, theta_size
 from streamlstm.kernels.layout import (
-    AT_LAYERS,
     GROUP,
     MARKS,
-    N_FEATURES,
     ONLINE,
     OUT_CODES,
     OUT_DETAILS,
     OUT_VALUES,
-    OUTPUTS,
     PADDED,
     SEGMENT,
     WINDOW,
@@ -117,8 +114,14 @@ class Engine:
 def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:
     """What learns, before its first record; it goes on from `network` where there is one."""
     sizes = layout.sizes
-    D, I, L, H = layout.num_features, layout.num_features + layout.num_known, layout.num_layers, layout.hidden_size  # noqa: E741
-    Hp, O, P, N, T = int(sizes[PADDED]), layout.num_outputs, layout.num_regressors, int(sizes[SEGMENT]), int(sizes[WINDOW])  # noqa: E501, E741
+    D, I, L, H = layout.num_features, layout.num_features + layout.num_known, layout.num_layers, layout.hidden_size
+    Hp, O, P, N, T = (
+        int(sizes[PADDED]),
+        layout.num_outputs,
+        layout.num_regressors,
+        int(sizes[SEGMENT]),
+        int(sizes[WINDOW]),
+    )
     n = int(theta_size(I, Hp, L, O))
     theta = network_theta(network, I, Hp, L, O) if network else initial_theta(I, H, Hp, L, O, seed)
     skip = np.zeros((P, D))

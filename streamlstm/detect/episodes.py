@@ -41,7 +41,9 @@ class EpisodeLog:
     def note(self, out: Outputs, slots: Int32, change: Int64, keys: KeyTable) -> None:
         """Keeps the episodes that this call's records closed."""
         for b in np.flatnonzero(change == Change.CLOSED):
-            self._closed.append(self._episode(keys.key(slots[b]), out.episodes[b], float(out.values[OUT_PEAK, b]), "closed"))
+            self._closed.append(
+                self._episode(keys.key(slots[b]), out.episodes[b], float(out.values[OUT_PEAK, b]), "closed")
+            )
 
     def take_closed(self) -> list[Episode]:
         """Episodes noted since the last call."""
@@ -52,7 +54,8 @@ class EpisodeLog:
         """Episodes that are open in the pool."""
         slots = np.flatnonzero(pool.marks[: len(pool), OPEN] == 1)
         return [
-            self._episode(pool.keys.key(slot), pool.marks[slot], float(pool.state[slot, PEAK]), "open") for slot in slots
+            self._episode(pool.keys.key(int(slot)), pool.marks[slot], float(pool.state[slot, PEAK]), "open")
+            for slot in slots
         ]
 
     def _episode(self, key: str, mark: Int64, peak: float, state: str) -> Episode:

@@ -19,20 +19,20 @@ _ZERO, _ONE = np.int64(0), np.int64(1)
 
 
 @jit
-def panel_size(inputs, hidden):  # type: ignore[no-untyped-def]
+def panel_size(inputs, hidden):
     """float32 weights of one LSTM layer."""
     return ((hidden + LANES - 1) // LANES) * (1 + inputs + hidden) * PANEL
 
 
 @jit
-def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):  # type: ignore[no-untyped-def]
+def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):
     """One step of all layers and the readout for `count` rows of `slots` from `first` on.
 
     scratch (flat float32): the first layer's inputs lie at z0, the regressors (behind room for h) at r0. Writes h and c
     in `state`, the LSTM's part of the prediction at n0 and the whole prediction at p0, OUTPUTS values a row.
     """
     sizes, weights = setup.sizes, setup.weights
-    H, Hp, O = sizes[HIDDEN], sizes[PADDED], sizes[OUTPUTS]  # noqa: E741
+    H, Hp, O = sizes[HIDDEN], sizes[PADDED], sizes[OUTPUTS]
     ldz, ldr, inputs = sizes[LDZ], sizes[LDR], sizes[N_FEATURES] + sizes[N_KNOWN]
     w0, h0 = _ZERO, sizes[AT_LAYERS]
     for layer in range(sizes[LAYERS]):
@@ -57,10 +57,10 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):  #
 
 
 @jit
-def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch):  # type: ignore[no-untyped-def]
+def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch):
     """Scores `count` records of different streams: rows (batch positions) and slots int32, in slot order."""
     sizes = setup.sizes
-    ldz, ldr, O = sizes[LDZ], sizes[LDR], sizes[OUTPUTS]  # noqa: E741
+    ldz, ldr, O = sizes[LDZ], sizes[LDR], sizes[OUTPUTS]
     z0 = _ZERO
     r0 = z0 + TILE * ldz
     n0 = r0 + TILE * ldr
@@ -78,7 +78,7 @@ def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch):  # 
 
 
 @jit
-def score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, active, rows, slots):  # type: ignore[no-untyped-def]
+def score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, active, rows, slots):
     """Scores all waves of streams u0 .. u1 of the plan; active, rows, slots int32 (GROUP) are scratch."""
     count = u1 - u0
     for j in range(count):
@@ -104,7 +104,7 @@ def score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, 
 def score_serial(
     sizes, params, weights, usual, state, stats, marks, slots, time, x, row, source, detail,
     values, codes, details, episodes, plan, scratch,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Scores B records on the calling thread; writes values, codes, details, episodes and the pool's rows.
 
     Arguments are the fields of `Setup`, `Pool`, `Records` and `Out`, taken apart since a call pays for each tuple;
@@ -117,7 +117,7 @@ def score_serial(
 
 
 @jit
-def run_groups(count, setup, pool, records, tap, out, plan, scratch):  # type: ignore[no-untyped-def]
+def run_groups(count, setup, pool, records, tap, out, plan, scratch):
     """Plans `count` records from records.first on and scores their groups one after another."""
     order, starts = plan[:count], plan[count : 2 * count + 1]
     group = plan[2 * count + 1 : 2 * count + 1 + 3 * GROUP]
@@ -133,7 +133,7 @@ def run_groups(count, setup, pool, records, tap, out, plan, scratch):  # type: i
 def score_parallel(
     sizes, params, weights, usual, state, stats, marks, slots, time, x, row, source, detail,
     values, codes, details, episodes, plan, scratch,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """The twin of `score_serial` on scratch.shape[0] threads: each takes one contiguous part of the planned streams."""
     B = slots.shape[0]
     threads = scratch.shape[0]
@@ -149,7 +149,7 @@ def score_parallel(
 def score_part(
     t, threads, streams, order, starts, sizes, params, weights, usual, state, stats, marks,
     slots, time, x, row, source, detail, values, codes, details, episodes, group, scratch,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Scores part t of `threads`: the streams whose records begin in its share of the planned records."""
     setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
     records, out = Records(slots, time, x, row, source, detail, _ZERO), Out(values, codes, details, episodes)

@@ -43,7 +43,7 @@ class Work(NamedTuple):
     zeros: Float32  # (Hp)
 
 
-def make_work(T: int, B: int, I: int, Hp: int, L: int, O: int) -> Work:  # noqa: E741
+def make_work(T: int, B: int, I: int, Hp: int, L: int, O: int) -> Work:
     """Scratch for windows of T rows and B lanes."""
     X, G = max(I, Hp) + Hp, 4 * Hp
     sizes = (L * T * B * X, L * T * B * G, L * T * B * Hp, L * T * B * Hp, T * B * Hp, T * B * O, T * B * Hp,
@@ -52,13 +52,13 @@ def make_work(T: int, B: int, I: int, Hp: int, L: int, O: int) -> Work:  # noqa:
 
 
 @jit
-def theta_size(I, Hp, L, O):  # type: ignore[no-untyped-def]
+def theta_size(I, Hp, L, O):
     """Length of the flat parameter vector."""
     return (I + Hp + 1) * 4 * Hp + (L - 1) * (2 * Hp + 1) * 4 * Hp + (Hp + 1) * O
 
 
 @jit
-def step_gates(gates, g0, cells, tanhs, at, h, c, state, B, Hp):  # type: ignore[no-untyped-def]
+def step_gates(gates, g0, cells, tanhs, at, h, c, state, B, Hp):
     """Writes gates (B, G) over their sums at g0, the tanh of the new cell (at), and the new h and c (B, Hp) at `state`."""
     for b in range(B):
         g, row, s = g0 + b * 4 * Hp, at + b * Hp, state + b * Hp
@@ -77,7 +77,7 @@ def step_gates(gates, g0, cells, tanhs, at, h, c, state, B, Hp):  # type: ignore
 
 
 @jit
-def gate_gradient(dh, dc, gates, g0, cells, tanhs, at, B, Hp):  # type: ignore[no-untyped-def]
+def gate_gradient(dh, dc, gates, g0, cells, tanhs, at, B, Hp):
     """Writes gradients of the sums (B, G) over the gates, from dh and dc (B, Hp); dc becomes that of the row before."""
     for b in range(B):
         for u in range(Hp):
@@ -93,7 +93,7 @@ def gate_gradient(dh, dc, gates, g0, cells, tanhs, at, B, Hp):  # type: ignore[n
 
 
 @jit
-def window_gradient(theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, scale, work, out_gradient):  # type: ignore[no-untyped-def]
+def window_gradient(theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, scale, work, out_gradient):
     """The Huber loss of one window, summed and times `scale`; adds its gradient to `out_gradient` and runs h and c on.
 
     x (T, B, I) and target (T, B, D) flat, NaN where nothing is to be learned; h, c (L, B, Hp) flat: the state at the
@@ -138,7 +138,7 @@ def window_gradient(theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, scale, 
 
 
 @jit
-def add_gradient(theta, T, B, I, Hp, L, O, work, out_gradient):  # type: ignore[no-untyped-def]
+def add_gradient(theta, T, B, I, Hp, L, O, work, out_gradient):
     """Adds to `out_gradient` the gradient of the window whose way forward lies in `work`, layer by layer from the top."""
     X, G, rows = max(I, Hp) + Hp, 4 * Hp, T * B
     w0 = (I + Hp + 1) * G + (L - 1) * (2 * Hp + 1) * G
@@ -174,7 +174,7 @@ def add_gradient(theta, T, B, I, Hp, L, O, work, out_gradient):  # type: ignore[
 
 
 @jit
-def add_column_sums(a, a0, rows, columns, out, o0):  # type: ignore[no-untyped-def]
+def add_column_sums(a, a0, rows, columns, out, o0):
     """Adds the sums over rows of a (rows, columns) to out, row after row."""
     for r in range(rows):
         for j in range(columns):
@@ -182,7 +182,7 @@ def add_column_sums(a, a0, rows, columns, out, o0):  # type: ignore[no-untyped-d
 
 
 @jit
-def transpose(a, a0, rows, columns, out, o0):  # type: ignore[no-untyped-def]
+def transpose(a, a0, rows, columns, out, o0):
     """Writes a (rows, columns) transposed."""
     for r in range(rows):
         for j in range(columns):
@@ -190,7 +190,7 @@ def transpose(a, a0, rows, columns, out, o0):  # type: ignore[no-untyped-def]
 
 
 @jit
-def adam_step(theta, gradient, first, second, update, rate, clip_norm):  # type: ignore[no-untyped-def]
+def adam_step(theta, gradient, first, second, update, rate, clip_norm):
     """One Adam update (beta .9 and .99) of theta in place, the gradient clipped to a global norm; returns that norm.
 
     first, second float32, moments; update counts from 1. Kingma and Ba, Adam (2015), algorithm 1. A norm that is not

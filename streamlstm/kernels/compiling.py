@@ -19,8 +19,9 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numba
-from numba.core import config
+from numba.core import config as numba_config
 
+config: Any = numba_config  # its settings are made at run time
 LANES = 16
 """float32 lanes of a vector in our IR; LLVM splits it where the host's vectors are shorter, with equal bits."""
 
@@ -77,7 +78,8 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
         before, config.CACHE_DIR = config.CACHE_DIR, str(CACHE_DIR)
         try:
             CACHE_DIR.mkdir(parents=True, exist_ok=True)
-            return numba.njit(
+            compiler: Any = numba.njit
+            return compiler(
                 function,
                 error_model="numpy",
                 nogil=True,

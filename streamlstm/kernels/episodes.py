@@ -31,7 +31,7 @@ _GROWTH = np.float32(1.5)  # a new peak is reported when it exceeds the one last
 
 
 @jit
-def step_episode(mark, scalars, severity, time, source, row, params):  # type: ignore[no-untyped-def]
+def step_episode(mark, scalars, severity, time, source, row, params):
     """The change that a live record makes (`types.Change`); writes the episode's columns of `mark` and `scalars`.
 
     mark int64 (MARKS) and scalars float32 (>= SCALARS) are the stream's rows; severity float32, above 1 is anomalous.

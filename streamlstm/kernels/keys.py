@@ -11,7 +11,7 @@ EMPTY = np.int32(-1)
 
 
 @jit
-def key_hash(data, start, end):  # type: ignore[no-untyped-def]
+def key_hash(data, start, end):
     """FNV-1a of bytes start .. end with a final mix, uint64."""
     value = _SEED
     for j in range(start, end):
@@ -21,7 +21,7 @@ def key_hash(data, start, end):  # type: ignore[no-untyped-def]
 
 
 @jit
-def insert_slot(table, hashes, slot):  # type: ignore[no-untyped-def]
+def insert_slot(table, hashes, slot):
     """Writes `slot` at the first free place of its hash in table int32 (a power of two, never full)."""
     mask = np.uint64(table.shape[0] - 1)
     at = hashes[slot] & mask
@@ -31,7 +31,7 @@ def insert_slot(table, hashes, slot):  # type: ignore[no-untyped-def]
 
 
 @jit
-def rebuild_table(table, hashes, count):  # type: ignore[no-untyped-def]
+def rebuild_table(table, hashes, count):
     """Writes slots 0 .. count into an empty table."""
     table[:] = EMPTY
     for slot in range(count):
@@ -39,7 +39,7 @@ def rebuild_table(table, hashes, count):  # type: ignore[no-untyped-def]
 
 
 @jit
-def place_of(data, start, end, value, table, hashes, arena, ends):  # type: ignore[no-untyped-def]
+def place_of(data, start, end, value, table, hashes, arena, ends):
     """The place in `table` of the key in bytes start .. end of data with hash `value`, or the free place it would take."""
     mask = np.uint64(table.shape[0] - 1)
     at = value & mask
@@ -56,14 +56,14 @@ def place_of(data, start, end, value, table, hashes, arena, ends):  # type: igno
 
 
 @jit
-def find_slot(data, size, table, hashes, arena, ends):  # type: ignore[no-untyped-def]
+def find_slot(data, size, table, hashes, arena, ends):
     """The slot of the key in the first `size` bytes of data uint8, or EMPTY."""
     value = key_hash(data, 0, size)
     return table[place_of(data, 0, size, value, table, hashes, arena, ends)]
 
 
 @jit
-def lookup_batch(data, offsets, count, table, hashes, arena, ends, known, out_slots):  # type: ignore[no-untyped-def]
+def lookup_batch(data, offsets, count, table, hashes, arena, ends, known, out_slots):
     """Writes the slots of `count` keys and returns how many streams are known after it.
 
     data uint8 and offsets int32 (count + 1): the keys; arena uint8 and ends int64 (>= known + count + 1): bytes of the

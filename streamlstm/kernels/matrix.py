@@ -59,7 +59,7 @@ _ONE, _EIGHT = np.int64(1), np.int64(8)
 
 
 @jit
-def multiply(a, a0, a_row, a_k, M, K, w, w0, w_k, N, start, s0, s_row, out, o0, o_row):  # type: ignore[no-untyped-def]
+def multiply(a, a0, a_row, a_k, M, K, w, w0, w_k, N, start, s0, s_row, out, o0, o_row):
     """Writes out (M, N) = start + a w; flat float32 arrays with offset and strides, K >= 1, N a multiple of 16.
 
     `s_row` 0 starts every row from the same bias; `start` may be `out` itself, which accumulates.

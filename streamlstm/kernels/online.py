@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from streamlstm.kernels.batch import run_groups
-from streamlstm.kernels.bptt import Work, adam_step, theta_size, window_gradient
+from streamlstm.kernels.bptt import adam_step, window_gradient
 from streamlstm.kernels.cells.lstm import PANEL
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.layout import *
@@ -56,7 +56,7 @@ class Learner(NamedTuple):
 def score_online(
     sizes, params, weights, usual, state, stats, marks, slots, time, x, row, source, detail,
     values, codes, details, episodes, plan, scratch, learner, work, rate,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Scores B records and learns from them; the arguments are those of `batch.score_serial` and what learns."""
     setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
     out = Out(values, codes, details, episodes)
@@ -75,7 +75,7 @@ def score_online(
 
 
 @jit
-def learn_segment(setup, learner, work, rate):  # type: ignore[no-untyped-def]
+def learn_segment(setup, learner, work, rate):
     """One update: the skip by ridge regression on all rows so far, then one Adam step of the LSTM; writes the weights."""
     counters = learner.counters
     P, D = learner.cross.shape
@@ -95,10 +95,10 @@ def learn_segment(setup, learner, work, rate):  # type: ignore[no-untyped-def]
 
 
 @jit
-def step_lstm(sizes, learner, work, rate):  # type: ignore[no-untyped-def]
+def step_lstm(sizes, learner, work, rate):
     """One Adam step from the windows that came to their end in this segment, each record of them for the only time."""
     D, K, L, Hp = sizes[N_FEATURES], sizes[N_KNOWN], sizes[LAYERS], sizes[PADDED]
-    I, T, N = D + K, sizes[WINDOW], sizes[SEGMENT]  # noqa: E741
+    I, T, N = D + K, sizes[WINDOW], sizes[SEGMENT]
     memory = 2 * L * Hp
     closed = 0
     for n in range(N):
@@ -138,9 +138,9 @@ def step_lstm(sizes, learner, work, rate):  # type: ignore[no-untyped-def]
 
 
 @jit
-def set_scale(sizes, learner):  # type: ignore[no-untyped-def]
+def set_scale(sizes, learner):
     """Writes the root mean square of what the skip leaves over in the closed windows: the LSTM's unit from now on."""
-    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     memory = 2 * sizes[LAYERS] * sizes[PADDED]
     for d in range(D):
         total, count = 0.0, 0
@@ -155,9 +155,9 @@ def set_scale(sizes, learner):  # type: ignore[no-untyped-def]
 
 
 @jit
-def write_weights(sizes, theta, scale, skip, out_weights):  # type: ignore[no-untyped-def]
+def write_weights(sizes, theta, scale, skip, out_weights):
     """Writes the weights as the step reads them: panels of every layer, then readout (in deviations) and skip."""
-    D, H, L, Hp, O = sizes[N_FEATURES], sizes[HIDDEN], sizes[LAYERS], sizes[PADDED], sizes[OUTPUTS]  # noqa: E741
+    D, H, L, Hp, O = sizes[N_FEATURES], sizes[HIDDEN], sizes[LAYERS], sizes[PADDED], sizes[OUTPUTS]
     G, inputs, w0, at = 4 * Hp, D + sizes[N_KNOWN], 0, 0
     for layer in range(L):
         read = inputs if layer == 0 else H  # theta pads the rows of h to Hp, a panel holds H of them

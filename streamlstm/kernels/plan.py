@@ -14,7 +14,7 @@ SPARE = _RADIX + 1
 
 
 @jit
-def plan_batch(slots, out_order, out_starts, spare):  # type: ignore[no-untyped-def]
+def plan_batch(slots, out_order, out_starts, spare):
     """Writes the plan of B records and returns U, the number of streams among them.
 
     slots int32 (B) -> out_order int32 (B), records sorted by slot and, within a slot, by position (radix sort, stable);

@@ -11,13 +11,13 @@ _BOUND = np.float32(50)
 
 
 @jit
-def regress_stream(x, stat, D, clip, row, out_regressors, out_inputs, out_target):  # type: ignore[no-untyped-def]
+def regress_stream(x, stat, D, clip, row, out_regressors, out_inputs, out_target):
     """Writes what the network reads and should predict at every record of one stream.
 
     x (n, I) float64; stat (3 I) float64, mean, variance and spread; row float32 (8 D) scratch; out_regressors (n, P),
     out_inputs (n, I), out_target (n, D) float32, NaN where the value is missing (the last one then stands in for it).
     """
-    n, I = x.shape  # noqa: E741
+    n, I = x.shape
     for t in range(n):
         for d in range(D):
             missing = np.isnan(x[t, d])

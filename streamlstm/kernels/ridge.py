@@ -12,7 +12,7 @@ from streamlstm.kernels.compiling import jit
 
 
 @jit
-def add_moments(regressors, target, gram, cross, used):  # type: ignore[no-untyped-def]
+def add_moments(regressors, target, gram, cross, used):
     """Adds rows to gram (P, P, lower half) and cross (P, D), float64, row after row; rows with a NaN target are skipped.
 
     regressors (N, P) and target (N, D) float32; returns `used` plus the number of rows added.
@@ -36,7 +36,7 @@ def add_moments(regressors, target, gram, cross, used):  # type: ignore[no-untyp
 
 
 @jit
-def solve_ridge(gram, cross, penalty, factor, out):  # type: ignore[no-untyped-def]
+def solve_ridge(gram, cross, penalty, factor, out):
     """Writes the weights out (P, D) float64 that minimise squared error + penalty |w|^2; factor (P, P) is scratch.
 
     Cholesky's factorisation of gram + penalty (constant's entry aside), which is positive definite for penalty > 0.

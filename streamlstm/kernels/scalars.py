@@ -21,21 +21,21 @@ _SQRT2 = 1.4142135623730951
 
 
 @intrinsic
-def bits32(typing_context, x):  # type: ignore[no-untyped-def]
+def bits32(typing_context, x):
     """The int32 with the bits of a float32."""
     return types.int32(types.float32), lambda context, builder, signature, args: builder.bitcast(args[0], I32)
 
 
 @intrinsic
-def float32_of(typing_context, bits):  # type: ignore[no-untyped-def]
+def float32_of(typing_context, bits):
     """The float32 with the bits of an int32."""
     return types.float32(types.int32), lambda context, builder, signature, args: builder.bitcast(args[0], FLOAT)
 
 
 @jit(inline=True)
-def exp32(x):  # type: ignore[no-untyped-def]
+def exp32(x):
     """exp of float32 x, clamped to +-87, within 3 ulp; NaN stays NaN."""
-    x = -_BOUND if x < -_BOUND else (_BOUND if x > _BOUND else x)  # noqa: FURB136 - min and max lose NaN
+    x = -_BOUND if x < -_BOUND else (_BOUND if x > _BOUND else x)
     shifted = x * _LOG2_E + _MAGIC
     n = shifted - _MAGIC
     r = (x - n * _HIGH) - n * _LOW
@@ -44,19 +44,19 @@ def exp32(x):  # type: ignore[no-untyped-def]
 
 
 @jit(inline=True)
-def sigmoid32(x):  # type: ignore[no-untyped-def]
+def sigmoid32(x):
     """1 / (1 + exp(-x)), within 3e-7."""
     return _ONE / (_ONE + exp32(-x))
 
 
 @jit(inline=True)
-def tanh32(x):  # type: ignore[no-untyped-def]
+def tanh32(x):
     """tanh x, within 3e-7 absolute."""
     return _ONE - _TWO / (_ONE + exp32(_TWO * x))
 
 
 @jit
-def log(x):  # type: ignore[no-untyped-def]
+def log(x):
     """Natural logarithm of float64 x > 0, within 1e-9: x = m 2^n, ln m = 2 atanh((m - 1) / (m + 1)) by its series."""
     n = 0
     while x > _SQRT2:

@@ -87,26 +87,26 @@ _NAN, _ZERO, _ONE = np.float32(np.nan), np.float32(0), np.float32(1)
 
 
 @jit
-def normalised(value, mean, spread):  # type: ignore[no-untyped-def]
+def normalised(value, mean, spread):
     """(value - mean) / spread as float32, within +-1e9."""
     return np.float32(min(max((value - mean) / spread, -_EXTREME), _EXTREME))
 
 
 @jit
-def bounded(z, bound):  # type: ignore[no-untyped-def]
+def bounded(z, bound):
     """z within +-bound."""
     return min(max(z, -bound), bound)
 
 
 @jit
-def spread_of(mean, variance):  # type: ignore[no-untyped-def]
+def spread_of(mean, variance):
     """Standard deviation with a floor of a thousandth of the level, so that a constant's first wiggle is no infinity."""
     floor = 1e-3 * abs(mean)
     return max(np.sqrt(variance), floor if floor > 0.0 else 1e-3)
 
 
 @jit
-def learn_inputs(x, stat, I, weight):  # type: ignore[no-untyped-def]
+def learn_inputs(x, stat, I, weight):
     """Writes mean, variance and spread of the inputs x (I) into stat (3 I), West's update; missing values change nothing."""
     for k in range(I):
         if not np.isnan(x[k]):
@@ -121,14 +121,14 @@ def learn_inputs(x, stat, I, weight):  # type: ignore[no-untyped-def]
 
 
 @jit
-def begin_regressors(state, at, D, d, z):  # type: ignore[no-untyped-def]
+def begin_regressors(state, at, D, d, z):
     """Writes the regressors of feature d as if z had always been its value."""
     for j in range(REGRESSORS):
         state[at + j * D + d] = z
 
 
 @jit
-def absorb_regressors(state, at, D, d, z):  # type: ignore[no-untyped-def]
+def absorb_regressors(state, at, D, d, z):
     """Writes the regressors of feature d after its value z: lags 1 to 3, then the EWMAs."""
     column = at + d
     z = bounded(z, _BOUND)
@@ -141,7 +141,7 @@ def absorb_regressors(state, at, D, d, z):  # type: ignore[no-untyped-def]
 
 
 @jit
-def known_input(x, stat, I, k, clip):  # type: ignore[no-untyped-def]
+def known_input(x, stat, I, k, clip):
     """Input k, known before the prediction, in clipped standard deviations; the mean where it is missing."""
     if np.isnan(x[k]) or np.isnan(stat[k]):
         return _ZERO
@@ -149,11 +149,11 @@ def known_input(x, stat, I, k, clip):  # type: ignore[no-untyped-def]
 
 
 @jit
-def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):  # type: ignore[no-untyped-def]
+def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
     """Writes what the network reads at record b: z (inputs of the first layer) and regressors behind the place of h."""
     sizes, params = setup.sizes, setup.params
     D, K, H = sizes[N_FEATURES], sizes[N_KNOWN], sizes[HIDDEN]
-    I = D + K  # noqa: E741
+    I = D + K
     state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
     at, layers = sizes[AT_REGRESSORS], sizes[AT_LAYERS]
     memory = 2 * sizes[LAYERS] * sizes[PADDED]
@@ -193,7 +193,7 @@ def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):  # type
 
 
 @jit
-def note_time(mark, time):  # type: ignore[no-untyped-def]
+def note_time(mark, time):
     """Writes first and last time of the stream and counts records that came late or with the time of the one before."""
     if time == NO_TIME:
         return
@@ -208,7 +208,7 @@ def note_time(mark, time):  # type: ignore[no-untyped-def]
 
 
 @jit
-def wished_tail(mark, params):  # type: ignore[no-untyped-def]
+def wished_tail(mark, params):
     """Share of records that may open an episode, from the wished alarms per day and the stream's own records per day."""
     per_day = _ROWS_PER_DAY
     if mark[FIRST_TIME] != NO_TIME and mark[LAST_TIME] > mark[FIRST_TIME]:
@@ -217,14 +217,14 @@ def wished_tail(mark, params):  # type: ignore[no-untyped-def]
 
 
 @jit
-def errors(s, setup, pool, x, prediction, p0, work, w0):  # type: ignore[no-untyped-def]
+def errors(s, setup, pool, x, prediction, p0, work, w0):
     """Sum of u^2 and number of features present; writes z (D) and error (D) to `work`, smoothed u^2 to the state.
 
     u = |e| / sqrt(usual * max(recent, usual)): half of the scale is fixed, half follows the stream, so that a permanent
     shift stops alarming (quality notes: a fixed scale alone loses .03 of VUS-PR).
     """
     sizes = setup.sizes
-    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat = pool.state[s], pool.stats[s]
     usual, recent, share = sizes[AT_USUAL], sizes[AT_RECENT], sizes[AT_SHARE]
     gain = np.float32(setup.params[SMOOTH_GAIN])
@@ -249,13 +249,13 @@ def errors(s, setup, pool, x, prediction, p0, work, w0):  # type: ignore[no-unty
 
 
 @jit
-def write_detail(b, s, setup, pool, out, prediction, p0, present):  # type: ignore[no-untyped-def]
+def write_detail(b, s, setup, pool, out, prediction, p0, present):
     """Writes expected value, band and attribution of record b, in the unit of the input.
 
     The band is where this feature alone would hold the score at the threshold.
     """
     sizes = setup.sizes
-    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat = pool.state[s], pool.stats[s]
     floor = np.float32(setup.params[SCALE_FLOOR])
     whole = 0.0
@@ -274,7 +274,7 @@ def write_detail(b, s, setup, pool, out, prediction, p0, present):  # type: igno
 
 
 @jit
-def cause_of(s, setup, pool, work, w0):  # type: ignore[no-untyped-def]
+def cause_of(s, setup, pool, work, w0):
     """The feature that the score is most owed to, counted from 1, negative where the value lay below the expected one."""
     D, share = setup.sizes[N_FEATURES], setup.sizes[AT_SHARE]
     state = pool.state[s]
@@ -286,7 +286,7 @@ def cause_of(s, setup, pool, work, w0):  # type: ignore[no-untyped-def]
 
 
 @jit
-def write_learning(b, setup, records, out):  # type: ignore[no-untyped-def]
+def write_learning(b, setup, records, out):
     """Writes the result of a record that came before its stream was ready: no score, no threshold."""
     out.values[OUT_SCORE, b] = _ZERO
     out.values[OUT_THRESHOLD, b] = _NAN
@@ -302,13 +302,13 @@ def write_learning(b, setup, records, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, work, w0):  # type: ignore[no-untyped-def]
+def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, work, w0):
     """Scores record b against `prediction` (at p0) and absorbs it; writes the outputs of b and the state of s.
 
     `network` (at p0) is the LSTM's part of the prediction; `work` (at w0) has room for 2 D values.
     """
     sizes, params = setup.sizes, setup.params
-    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
     time = records.time[b]
     note_time(mark, time)
@@ -334,7 +334,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         severity = score / limit
         change = step_episode(mark, state, severity, time, records.source, records.row[b], params)
         flag = 1 if mark[OPEN] == 1 and severity > _ONE else 0
-        if change == OPENED or change == UPDATED:
+        if change in (OPENED, UPDATED):
             mark[CAUSE] = cause_of(s, setup, pool, work, w0)
     out.values[OUT_SCORE, b] = score
     out.values[OUT_THRESHOLD, b] = limit if live else _NAN
@@ -385,9 +385,9 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
 
 
 @jit
-def absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, admitted):  # type: ignore[no-untyped-def]
+def absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, admitted):
     """Writes what online learning takes from record b: the skip's target and the LSTM's, and a window that is full."""
-    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]  # noqa: E741
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     memory = 2 * sizes[LAYERS] * sizes[PADDED]
     entry = sizes[AT_WINDOW] + memory + mark[WINDOW_AT] * (I + D)
     for d in range(D):

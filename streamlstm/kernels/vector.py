@@ -7,10 +7,11 @@ multiply-adds over k that starts at its own start value, so its bits never depen
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils
+from numba.core import cgutils as numba_cgutils
 
 from streamlstm.kernels.compiling import HAS_FMA, LANES
 
+cgutils: Any = numba_cgutils
 FLOAT = ir.FloatType()
 I32, I64 = ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
@@ -20,7 +21,10 @@ BITS = ir.VectorType(I32, LANES)
 # Lawson's reweighted least squares in float64.
 EXP_Q = (0.4999923149472263, 0.16667114649745457, 0.04189015688344076, 0.00831252018649644)
 LOG2_E = 1.4426950408889634
-LN2_HIGH, LN2_LOW = 0.693145751953125, 1.428606765330187e-06  # the first has 9 trailing zero bits: n * LN2_HIGH is exact
+LN2_HIGH, LN2_LOW = (
+    0.693145751953125,
+    1.428606765330187e-06,
+)  # the first has 9 trailing zero bits: n * LN2_HIGH is exact
 MAGIC = 12582912.0  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the sum
 
 

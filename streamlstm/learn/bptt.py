@@ -61,12 +61,16 @@ def train_lstm(
     held-out tail is not used. Without `holdout` the last parameters are kept.
     """
     settings = config.training
-    I, D = series[0].inputs.shape[1], series[0].target.shape[1]  # noqa: E741
-    Hp, L, O, T = int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs, settings.window  # noqa: E741
+    I, D = series[0].inputs.shape[1], series[0].target.shape[1]
+    Hp, L, O, T = int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs, settings.window
     theta = initial_theta(I, layout.hidden_size, Hp, L, O, settings.seed)
     cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]
-    fitted = make_lanes([Series(s.inputs[:n], s.target[:n]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes)
-    held = make_lanes([Series(s.inputs[n:], s.target[n:]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes)
+    fitted = make_lanes(
+        [Series(s.inputs[:n], s.target[:n]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
+    )
+    held = make_lanes(
+        [Series(s.inputs[n:], s.target[n:]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
+    )
     first, second, gradient = (np.zeros_like(theta) for _ in range(3))
     nothing = np.zeros(0, np.float32)
     works: dict[int, Any] = {}
@@ -77,8 +81,24 @@ def train_lstm(
         if B not in works:
             works[B] = make_work(T, B, I, Hp, L, O)
         return float(
-            window_gradient(theta, x.reshape(-1), target.reshape(-1), h, c, T, B, I, Hp, L, D, O,
-                            settings.huber, scale, works[B], out)  # fmt: skip
+            window_gradient(
+                theta,
+                x.reshape(-1),
+                target.reshape(-1),
+                h,
+                c,
+                T,
+                B,
+                I,
+                Hp,
+                L,
+                D,
+                O,
+                settings.huber,
+                scale,
+                works[B],
+                out,
+            )
         )
 
     def held_out_loss() -> float:
@@ -104,7 +124,9 @@ def train_lstm(
                 loss = run(lanes, begin, h, c, 1 / (B * T), gradient) / D
                 update += 1
                 rows += B * T
-                rate = settings.rate * min(1, update / WARM_UP) * 0.5 * (1 + math.cos(math.pi * update / settings.updates))
+                rate = (
+                    settings.rate * min(1, update / WARM_UP) * 0.5 * (1 + math.cos(math.pi * update / settings.updates))
+                )
                 norm = adam_step(theta, gradient, first, second, update, rate, settings.clip_norm)
                 if not math.isfinite(norm):
                     raise InputError(

@@ -19,7 +19,6 @@ from streamlstm.kernels.layout import (
     FIRST_TIME,
     KIND,
     LAST_TIME,
-    LIMIT,
     MARKS,
     OUT_EXPECTED,
     PADDED,

@@ -81,7 +81,7 @@ def load_model(path: str | Path) -> Model:
 
 def model_from(tensors: dict[str, Any], description: dict[str, Any]) -> Model:
     """The model of named tensors and their description."""
-    layers = []
+    layers: list[tuple[Any, Any, Any]] = []
     while f"lstm.weight_ih_l{len(layers)}" in tensors:
         n = len(layers)
         bias = tensors[f"lstm.bias_ih_l{n}"] + tensors[f"lstm.bias_hh_l{n}"]

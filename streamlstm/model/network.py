@@ -51,7 +51,7 @@ class Network:
 
     def packed(self) -> Float32:
         """All weights in the order in which kernels read them (flat)."""
-        O = padded(len(self.readout))  # noqa: E741
+        O = padded(len(self.readout))
         rows = np.concatenate([self.readout_bias[:, None], self.readout, self.skip], axis=1).T
         out = np.zeros((len(rows), O), np.float32)
         out[:, : rows.shape[1]] = rows

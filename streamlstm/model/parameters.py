@@ -6,7 +6,7 @@ from streamlstm.model.network import Network
 from streamlstm.types import Float32, Float64
 
 
-def initial_theta(I: int, H: int, Hp: int, L: int, O: int, seed: int) -> Float32:  # noqa: E741
+def initial_theta(I: int, H: int, Hp: int, L: int, O: int, seed: int) -> Float32:
     """Untrained parameters in the order of `kernels.bptt`: uniform within 1 / sqrt(H), forget bias 1, readout zero.
 
     With a readout of zero the linear skip alone predicts, until the LSTM has learned something that it leaves over.
@@ -25,7 +25,7 @@ def initial_theta(I: int, H: int, Hp: int, L: int, O: int, seed: int) -> Float32
     return np.concatenate([*parts, np.zeros((Hp + 1) * O, np.float32)])
 
 
-def network_theta(network: Network, I: int, Hp: int, L: int, O: int) -> Float32:  # noqa: E741
+def network_theta(network: Network, I: int, Hp: int, L: int, O: int) -> Float32:
     """The parameters of a network in the order of `kernels.bptt`, padded."""
     parts, padded_inputs, H = [], I, network.hidden_size
     for W_ih, W_hh, bias in network.layers:
@@ -43,7 +43,7 @@ def network_theta(network: Network, I: int, Hp: int, L: int, O: int) -> Float32:
     return np.concatenate([*parts, readout.reshape(-1)])
 
 
-def theta_network(theta: Float32, scale: Float32, skip: Float64, I: int, H: int, Hp: int, L: int, O: int) -> Network:  # noqa: E741
+def theta_network(theta: Float32, scale: Float32, skip: Float64, I: int, H: int, Hp: int, L: int, O: int) -> Network:
     """The network of trained parameters: padding cut off, the LSTM's unit `scale` (D) folded into the readout."""
     layers, inputs, padded_inputs, at, D = [], I, I, 0, len(scale)
     for _ in range(L):

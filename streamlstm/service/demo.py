@@ -36,7 +36,9 @@ def run_demo(folder: Path, on_progress: Callable[[Progress], None] | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot create the folder: {error.strerror}; choose another with --output") from error
+        raise OutputError(
+            f"{folder}: cannot create the folder: {error.strerror}; choose another with --output"
+        ) from error
     model_path, report = folder / "model.safetensors", folder / "report.html"
     flags, episodes = folder / "flags.csv", folder / "episodes.csv"
     with as_file(files("streamlstm") / "recordings") as recordings:

@@ -128,7 +128,7 @@ def replay(
     if report is not None and outlets.collector is not None:
         write_report(
             report,
-            title=f"streamlstm replay of {', '.join(inputs)}",
+            title=f"streamlstm replay of {', '.join(Path(name).name or name for name in inputs)}",
             collector=outlets.collector,
             episodes=outlets.kept,
             summary=dict(summary.lines()) | {"threshold": settings.threshold.kind},

@@ -18,6 +18,7 @@ from streamlstm.kernels.layout import (
     AT_THRESHOLD,
     AT_USUAL,
     FIRST_TIME,
+    KIND,
     LAST_TIME,
     LIMIT,
     MARKS,
@@ -27,7 +28,6 @@ from streamlstm.kernels.layout import (
     STATE_WIDTH,
     STATS_WIDTH,
     THRESHOLD_WIDTHS,
-    KIND,
 )
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Starts
@@ -66,7 +66,8 @@ class StreamPool:
         distinct = self.keys.slots(keys.dictionary)
         if len(self) > known:
             self._begin(known)
-        return distinct[keys.indices.to_numpy(zero_copy_only=False)]
+        indices: Int32 = keys.indices.to_numpy(zero_copy_only=False)
+        return distinct[indices]
 
     def slot(self, key: str) -> int:
         """The slot of one stream; its row is begun if it is new."""

@@ -91,7 +91,7 @@ _R = np.int64(_ROWS)
 
 
 @jit
-def step_rows(weights, w0, I, H, z, ldz, slots, first, count, state, h0, c0):  # type: ignore[no-untyped-def]
+def step_rows(weights, w0, I, H, z, ldz, slots, first, count, state, h0, c0):
     """One step of one layer for rows `first .. first + count` of `slots`; writes h and c of those slots in `state`.
 
     weights (flat) float32, the layer's panels from w0 on; z (flat) float32 scratch, row r at r * ldz holds the layer's
@@ -117,7 +117,7 @@ def step_rows(weights, w0, I, H, z, ldz, slots, first, count, state, h0, c0):  #
 
 def pack(W_ih: Float32, W_hh: Float32, bias: Float32) -> Float32:
     """Panels (flat) of a layer from W_ih (4H, I), W_hh (4H, H) and bias (4H), rows in the order i, f, g, o as in PyTorch."""
-    H, I = W_hh.shape[1], W_ih.shape[1]  # noqa: E741
+    H, I = W_hh.shape[1], W_ih.shape[1]
     padded = -(-H // LANES) * LANES
     columns = np.zeros((1 + I + H, GATES, padded), np.float32)
     columns[0, :, :H] = bias.reshape(GATES, H)

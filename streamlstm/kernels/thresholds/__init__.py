@@ -9,7 +9,7 @@ from streamlstm.kernels.thresholds import fixed, quantile, sigma
 
 
 @jit
-def absorb(kind, row, score, memory):  # type: ignore[no-untyped-def]
+def absorb(kind, row, score, memory):
     """Writes `score` (>= 0) into the threshold's state `row` (its width) float32; `memory` scores are remembered."""
     if kind == FIXED:
         fixed.absorb(row, score, memory)
@@ -20,7 +20,7 @@ def absorb(kind, row, score, memory):  # type: ignore[no-untyped-def]
 
 
 @jit
-def limit(kind, row, tail, params):  # type: ignore[no-untyped-def]
+def limit(kind, row, tail, params):
     """The threshold, at least its floor, where scores should exceed it with probability `tail`."""
     if kind == FIXED:
         value = fixed.limit(row, tail, params)

@@ -5,11 +5,11 @@ from streamlstm.kernels.layout import LEVEL
 
 
 @jit
-def absorb(row, score, memory):  # type: ignore[no-untyped-def]
+def absorb(row, score, memory):
     """Writes nothing: a fixed threshold learns nothing."""
 
 
 @jit
-def limit(row, tail, params):  # type: ignore[no-untyped-def]
+def limit(row, tail, params):
     """The stated score."""
     return params[LEVEL]

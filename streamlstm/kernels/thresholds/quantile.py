@@ -22,7 +22,7 @@ _LN_WIDE = 2.302585092994046  # ln(WIDE / KNOWN)
 
 
 @jit
-def absorb(row, score, memory):  # type: ignore[no-untyped-def]
+def absorb(row, score, memory):
     """Writes one score into its bin."""
     bin = np.int32((bits32(np.float32(score)) >> _SHIFT) - _FIRST)
     row[min(max(bin, _ZERO), _LAST)] += np.float32(1)
@@ -34,7 +34,7 @@ def absorb(row, score, memory):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _exceeded_by(row, count):  # type: ignore[no-untyped-def]
+def _exceeded_by(row, count):
     """The score that `count` of the histogram's scores exceed, linear within a bin."""
     above = 0.0
     j = BINS - 1
@@ -49,7 +49,7 @@ def _exceeded_by(row, count):  # type: ignore[no-untyped-def]
 
 
 @jit
-def limit(row, tail, params):  # type: ignore[no-untyped-def]
+def limit(row, tail, params):
     """The score exceeded by a share `tail` of the scores, extended beyond the known ones."""
     total = np.float64(row[TOTAL])
     wished = tail * total

@@ -9,7 +9,7 @@ COUNT, MEAN, VARIANCE = range(3)
 
 
 @jit
-def absorb(row, score, memory):  # type: ignore[no-untyped-def]
+def absorb(row, score, memory):
     """Writes count, mean and variance (West's update, with a weight that does not fall below 1 / memory)."""
     row[COUNT] = min(row[COUNT] + np.float32(1), np.float32(memory))
     weight = 1.0 / row[COUNT]
@@ -19,6 +19,6 @@ def absorb(row, score, memory):  # type: ignore[no-untyped-def]
 
 
 @jit
-def limit(row, tail, params):  # type: ignore[no-untyped-def]
+def limit(row, tail, params):
     """mean + sigmas * standard deviation."""
     return row[MEAN] + params[SIGMAS] * np.sqrt(row[VARIANCE])
