@@ -49,5 +49,5 @@ THRESHOLD_WIDTHS = {FIXED: 0, SIGMA: 3, QUANTILE: BINS + 2}
 
 TILE = 48
 """Rows that one thread carries through all layers before the next: their scratch stays in the first-level cache."""
-GROUP = 512
+GROUP = 192
 """Streams whose waves are run one after another before the next group: their state stays in the second-level cache."""

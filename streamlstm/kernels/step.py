@@ -1,0 +1,31 @@
+"""The bare step of one LSTM layer for many streams: what a program calls that wants the cell and nothing around it."""
+
+import numpy as np
+
+from streamlstm.kernels.cells.lstm import step_rows
+from streamlstm.kernels.compiling import LANES, jit
+from streamlstm.kernels.layout import TILE
+
+_ZERO = np.int64(0)
+
+
+@jit
+def step_batch(weights, H, x, slots, state, scratch):  # type: ignore[no-untyped-def]
+    """One step of B streams in one call; writes the new h and c of `slots` in `state`.
+
+    weights (flat) float32, one layer as `cells.lstm.pack` lays it out; H, its hidden units; x (B, I) float32; slots
+    int32 (B); state (S, 2 Hp) float32, a stream's h, then its c, H rounded up to Hp, a multiple of 16; scratch float32,
+    at least TILE * (I + H). No two of `slots` may be equal: a tile's rows read the old h before any of them writes.
+    """
+    B, I = x.shape  # noqa: E741
+    ldz = I + H
+    Hp = np.int64((H + LANES - 1) // LANES * LANES)
+    for first in range(0, B, TILE):
+        count = min(TILE, B - first)
+        for r in range(count):
+            row, at = state[slots[first + r]], r * ldz
+            for k in range(I):
+                scratch[at + k] = x[first + r, k]
+            for k in range(H):
+                scratch[at + I + k] = row[k]
+        step_rows(weights, _ZERO, I, H, scratch, ldz, slots, np.int64(first), np.int64(count), state, _ZERO, Hp)

@@ -1,0 +1,346 @@
+"""Training: gradients, steps and fits against the naive ones; model files and what is wrong with bad ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import naive
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from streamlstm.config import Config
+from streamlstm.detect.detector import Detector
+from streamlstm.errors import InputError, ModelError, OutputError
+from streamlstm.kernels.bptt import adam_step, make_work, theta_size, window_gradient
+from streamlstm.kernels.online import write_weights
+from streamlstm.kernels.ridge import add_moments, solve_ridge
+from streamlstm.learn.bptt import Progress, Series, make_lanes
+from streamlstm.learn.fit import LEAST_ROWS, Recording, fit
+from streamlstm.model.files import load_model, save_model
+from streamlstm.model.layout import make_layout
+from streamlstm.model.network import Model
+from streamlstm.model.parameters import initial_theta, network_theta, theta_network
+
+Make = Callable[..., dict[str, Recording]]
+PADDED = 16
+
+
+def small(**training: Any) -> Config:
+    """A configuration that is fitted in a moment."""
+    return Config.model_validate({"model": {"hidden_size": 8}, "training": {"updates": 60} | training})
+
+
+# Gradients.
+
+
+def split(theta: Any, inputs: int, layers: int, features: int) -> tuple[Any, Any, Any]:
+    """Layers, readout and its bias of flat parameters, all of their padding with them."""
+    found, at, wide, gates = [], 0, inputs, 4 * PADDED
+    for _ in range(layers):
+        W = theta[at : at + (wide + PADDED) * gates].reshape(-1, gates)
+        at += W.size
+        found.append((W[:wide].T, W[wide:].T, theta[at : at + gates]))
+        at += gates
+        wide = PADDED
+    readout = theta[at:].reshape(PADDED + 1, -1)
+    return found, readout[:PADDED, :features], readout[PADDED, :features]
+
+
+@pytest.mark.parametrize(("inputs", "features", "layers"), [(1, 1, 1), (3, 2, 1), (2, 2, 2), (1, 1, 3)])
+def test_gradient_is_that_of_finite_differences(inputs: int, features: int, layers: int) -> None:
+    T, B, hidden, outputs, huber, scale = 7, 3, 5, 16, 0.4, 0.25
+    rng = np.random.default_rng(layers)
+    theta = initial_theta(inputs, hidden, PADDED, layers, outputs, seed=1)
+    assert len(theta) == theta_size(inputs, PADDED, layers, outputs)
+    readout = theta[-(PADDED + 1) * outputs :].reshape(PADDED + 1, outputs)
+    readout[:hidden, :features] = rng.normal(0, 0.8, (hidden, features))
+    readout[PADDED, :features] = 0.2
+    x = rng.normal(size=(T, B, inputs)).astype(np.float32)
+    target = rng.normal(size=(T, B, features)).astype(np.float32)
+    target[rng.uniform(size=target.shape) < 0.3] = np.nan
+    state = np.zeros((2, layers, B, PADDED), np.float32)
+    state[..., :hidden] = rng.uniform(-0.5, 0.5, (2, layers, B, hidden))
+    h, c = (part.reshape(-1).copy() for part in state)
+    actual = np.zeros_like(theta)
+    work = make_work(T, B, inputs, PADDED, layers, outputs)
+
+    def run(out: Any) -> float:
+        h[:], c[:] = state[0].reshape(-1), state[1].reshape(-1)
+        return window_gradient(theta, x.reshape(-1), target.reshape(-1), h, c, T, B, inputs, PADDED, layers, features,
+                               outputs, huber, scale, work, out)  # fmt: skip
+
+    def loss_of(parameters: Any) -> float:
+        parts = split(parameters, inputs, layers, features)
+        return naive.window_loss(*parts, x.astype(float), target.astype(float), list(state[0].astype(float)),
+                                 list(state[1].astype(float)), huber, scale)  # fmt: skip
+
+    loss = run(actual)
+    assert loss == pytest.approx(loss_of(theta.astype(float)), rel=1e-5)
+    hs, cs = list(state[0].astype(float)), list(state[1].astype(float))
+    for t in range(T):
+        naive.network_step(x[t].astype(float), hs, cs, split(theta.astype(float), inputs, layers, features)[0])
+    assert np.abs(h.reshape(layers, B, PADDED) - hs).max() < 3e-6
+    assert np.abs(c.reshape(layers, B, PADDED) - cs).max() < 3e-6
+    learning = np.flatnonzero(actual)
+    assert learning.size > 100
+    chosen = rng.choice(learning, 150, replace=False) if learning.size > 150 else learning
+    padding = np.flatnonzero(theta == 0)
+    for p in np.concatenate([chosen, rng.choice(padding, 20, replace=False), [learning[0], learning[-1]]]):
+        step = np.zeros(len(theta))
+        step[p] = 1e-5
+        expected = (loss_of(theta + step) - loss_of(theta - step)) / 2e-5
+        assert actual[p] == pytest.approx(expected, rel=1e-3, abs=2e-6), p
+    assert run(np.zeros(0, np.float32)) == loss
+    again = actual.copy()
+    run(again)
+    assert np.allclose(again, 2 * actual, rtol=1e-5, atol=1e-9)
+
+
+def test_padding_is_never_learned() -> None:
+    hidden, layers, rng = 5, 2, np.random.default_rng(0)
+    theta = initial_theta(1, hidden, PADDED, layers, 16, seed=3)
+    own = theta_network(theta, np.ones(1, np.float32), np.zeros((9, 1)), 1, hidden, PADDED, layers, 16)
+    units = np.concatenate([part.reshape(-1) for layer in own.layers for part in layer])
+    first, second = np.zeros_like(theta), np.zeros_like(theta)
+    work = make_work(4, 2, 1, PADDED, layers, 16)
+    for update in range(1, 30):
+        h, c = np.zeros(layers * 2 * PADDED, np.float32), np.zeros(layers * 2 * PADDED, np.float32)
+        gradient = np.zeros_like(theta)
+        x, target = rng.normal(size=8).astype(np.float32), rng.normal(size=8).astype(np.float32)
+        window_gradient(theta, x, target, h, c, 4, 2, 1, PADDED, layers, 1, 16, 3.0, 0.1, work, gradient)
+        adam_step(theta, gradient, first, second, update, 1e-2, 1.0)
+    network = theta_network(theta, np.ones(1, np.float32), np.zeros((9, 1)), 1, hidden, PADDED, layers, 16)
+    assert np.array_equal(network_theta(network, 1, PADDED, layers, 16), theta)
+    assert not np.array_equal(np.concatenate([p.reshape(-1) for layer in network.layers for p in layer]), units)
+
+
+def test_weights_are_packed_alike_by_training_and_by_a_network() -> None:
+    for features, exogenous, layers, hidden in ((1, 0, 1, 4), (3, 2, 2, 20), (17, 1, 1, 33)):
+        model = {"hidden_size": hidden, "num_layers": layers}
+        shape = make_layout(Config.model_validate({"model": model}), features, exogenous, online=True)
+        rng, wide, padded = np.random.default_rng(0), features + exogenous, -(-hidden // 16) * 16
+        theta = initial_theta(wide, hidden, padded, layers, shape.num_outputs, seed=0)
+        readout = theta[-(padded + 1) * shape.num_outputs :].reshape(padded + 1, -1)
+        readout[:hidden, :features] = rng.normal(size=(hidden, features))
+        readout[padded, :features] = rng.normal(size=features)
+        scale = rng.uniform(1, 2, features).astype(np.float32)
+        skip = rng.normal(size=(shape.num_regressors, features))
+        network = theta_network(theta, scale, skip, wide, hidden, padded, layers, shape.num_outputs)
+        expected = network.packed()
+        actual = np.zeros_like(expected)
+        write_weights(shape.sizes, theta, scale, skip, actual)
+        assert np.array_equal(actual, expected)
+
+
+def test_adam_is_the_naive_one() -> None:
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=200).astype(np.float32)
+    expected, m, v = theta.astype(float), np.zeros(200), np.zeros(200)
+    first, second = np.zeros_like(theta), np.zeros_like(theta)
+    for update in range(1, 61):
+        gradient = (rng.normal(size=200) * 10.0 ** rng.uniform(-3, 1)).astype(np.float32)
+        norm = adam_step(theta, gradient, first, second, update, 1e-2, 1.0)
+        g = gradient.astype(float)
+        assert norm == pytest.approx(np.linalg.norm(g), rel=1e-6)
+        g *= min(1, 1 / np.linalg.norm(g))
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
+        expected -= 1e-2 * np.sqrt(1 - 0.99**update) / (1 - 0.9**update) * m / (np.sqrt(v) + 1e-8)
+    assert np.abs(theta - expected).max() < 2e-6
+    before = theta.copy()
+    assert not np.isfinite(adam_step(theta, np.full(200, np.inf, np.float32), first, second, 61, 1e-2, 1.0))
+    assert np.array_equal(theta, before)
+    adam_step(theta, np.zeros(200, np.float32), np.zeros_like(theta), np.zeros_like(theta), 1, 1e-2, 1.0)
+    assert np.array_equal(theta, before)
+
+
+def test_ridge_is_the_naive_one() -> None:
+    rng = np.random.default_rng(0)
+    for rows, P, D, penalty in ((500, 9, 1, 1.0), (40, 27, 3, 0.1), (5, 9, 2, 10.0)):
+        A = rng.normal(size=(rows, P)).astype(np.float32)
+        A[:, 0] = 1
+        Y = (A @ rng.normal(size=(P, D)) + 5 + rng.normal(size=(rows, D))).astype(np.float32)
+        Y[3, D - 1] = np.nan
+        gram, cross, actual = np.zeros((P, P)), np.zeros((P, D)), np.zeros((P, D))
+        used = add_moments(A[: rows // 2], Y[: rows // 2], gram, cross, 0)
+        assert add_moments(A[rows // 2 :], Y[rows // 2 :], gram, cross, used) == rows - 1
+        solve_ridge(gram, cross, penalty, np.zeros((P, P)), actual)
+        whole = ~np.isnan(Y).any(axis=1)
+        expected = naive.ridge(A[whole].astype(float), Y[whole].astype(float), penalty)
+        assert np.abs(actual - expected).max() < 1e-6 * max(1, np.abs(expected).max())
+
+
+def test_every_record_lies_in_one_lane() -> None:
+    rng = np.random.default_rng(0)
+    lengths = [1, 5, 64, 33, 200]
+    numbers = iter(range(1, 1000))
+    series = []
+    for n in lengths:
+        values = np.array([next(numbers) for _ in range(n)], np.float32)[:, None]
+        series.append(Series(values, values))
+    for window, lanes in ((8, 4), (32, 1), (16, 64), (4, int(rng.integers(2, 9)))):
+        groups = make_lanes(series, window, lanes)
+        found = np.concatenate([group.target[~np.isnan(group.target)] for group in groups])
+        assert sorted(found.tolist()) == list(range(1, sum(lengths) + 1))
+        assert all(len(group.inputs) % window == 0 and group.inputs.shape[1] <= lanes for group in groups)
+        assert sum(group.values for group in groups) == sum(lengths)
+    assert make_lanes([], 8, 4) == []
+
+
+# Fits.
+
+
+@pytest.fixture(scope="module")
+def model(synthetic: Make) -> Model:
+    return fit(synthetic(features=2, exogenous=1, missing=0.05), small(), ("a", "b"), ("c",))
+
+
+def test_one_seed_gives_one_model(synthetic: Make, model: Model) -> None:
+    data = synthetic(features=2, exogenous=1, missing=0.05)
+    assert fit(data, small(), ("a", "b"), ("c",)).hash == model.hash
+    assert fit(data, small(seed=1), ("a", "b"), ("c",)).hash != model.hash
+
+
+def test_the_lstm_is_never_worse_than_the_skip_on_the_held_out_tail(synthetic: Make, model: Model) -> None:
+    noise = {"s": Recording(np.arange(300), np.random.default_rng(0).normal(size=(300, 1)))}
+    wild = fit(noise, small(rate=1.0, updates=40), ("a",))
+    for training in (model.training, wild.training, fit(synthetic(), small(patience=1), ("a",)).training):
+        assert training["held_out_loss"] <= training["held_out_loss_of_skip"]
+    assert not wild.network.readout.any() or wild.training["best_update"] > 0
+
+
+def test_the_lstm_learns_what_the_skip_cannot(synthetic: Make) -> None:
+    """A value that depends on the product of an input's sign with the last value is no linear function of them."""
+    rng = np.random.default_rng(0)
+    known = rng.choice([-1.0, 1.0], 3000)
+    x = np.zeros(3000)
+    for t in range(1, 3000):
+        x[t] = 0.9 * known[t] * np.tanh(2 * x[t - 1]) + 0.3 * rng.normal()
+    data = {"s": Recording(np.arange(3000), np.stack([x, known], axis=1))}
+    training = fit(data, small(updates=400, rate=1e-2), ("x",), ("k",)).training
+    assert training["held_out_loss"] < 0.6 * training["held_out_loss_of_skip"]
+
+
+def test_progress_is_told(synthetic: Make) -> None:
+    told: list[Progress] = []
+    model = fit(synthetic(), small(updates=5), ("a",), on_progress=told.append)
+    assert [progress.update for progress in told] == [1, 2, 3, 4, 5]
+    assert all(np.isfinite(progress.loss) and progress.rows_per_second > 0 for progress in told)
+    assert model.training["updates"] == 5
+
+
+def test_settings_at_their_ends(synthetic: Make) -> None:
+    untrained = fit(synthetic(), small(updates=0), ("a",))
+    assert not untrained.network.readout.any()
+    assert untrained.training["loss"] is None
+    kept = fit(synthetic(), small(holdout=0.0, updates=20), ("a",))
+    assert kept.training["best_update"] == kept.training["updates"] == 20
+    assert kept.training["held_out_loss"] is not None or kept.network.readout.any()
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, -1e12])
+def test_fit_on_a_constant(value: float) -> None:
+    model = fit({"s": Recording(np.arange(200), np.full((200, 1), value))}, small(), ("a",))
+    assert model.starts is not None
+    assert all(np.isfinite(array).all() for array in model.tensors().values())
+    actual = Detector(model=model).process_batch(["s"] * 300, None, np.full(300, value))
+    assert set(actual.stage.tolist()) == {1} or not actual.flag.any()
+    assert actual.score.max() < 1
+
+
+def test_fit_with_a_feature_missing_half_of_the_time() -> None:
+    rng = np.random.default_rng(0)
+    x = np.stack([np.sin(np.arange(600) / 7), np.cos(np.arange(600) / 7)], axis=1) + 0.05 * rng.normal(size=(600, 2))
+    x[rng.uniform(size=600) < 0.5, 1] = np.nan
+    x[:30, 0] = np.nan
+    model = fit({"s": Recording(np.arange(600), x)}, small(), ("a", "b"))
+    actual = Detector(model=model).process_batch(["s"] * 600, None, x)
+    assert np.isfinite(actual.score).all()
+    assert np.isfinite(actual.expected).all()
+    assert actual.score[200:].max() < 5
+
+
+def test_fit_where_one_stream_lacks_a_feature(synthetic: Make) -> None:
+    data = synthetic(features=2)
+    data["stream-1"].x[:, 1] = np.nan
+    model = fit(data, small(updates=10), ("a", "b"))
+    actual = Detector(model=model).process_batch(["stream-1"] * 100, None, data["stream-1"].x[:100])
+    assert np.isfinite(actual.score).all()
+    assert set(actual.imputed.tolist()) == {1}
+
+
+def test_what_cannot_be_fitted(synthetic: Make) -> None:
+    short = synthetic(rows=LEAST_ROWS - 1)
+    with pytest.raises(InputError, match=f"longest stream has {LEAST_ROWS - 1} records, at least {LEAST_ROWS}"):
+        fit(short, small(), ("a",))
+    with pytest.raises(InputError, match="longest stream has 0 records"):
+        fit({}, small(), ("a",))
+    mixed = synthetic() | {"short": short["stream-0"]}
+    assert fit(mixed, small(updates=0), ("a",)).training["streams_too_short"] == 1
+    empty = {key: Recording(one.time, np.full_like(one.x, np.nan)) for key, one in synthetic().items()}
+    with pytest.raises(InputError, match="feature 'a' has no value"):
+        fit(empty, small(), ("a",))
+
+
+# Model files.
+
+
+def test_a_model_comes_back_from_its_file(tmp_path: Path, synthetic: Make, model: Model) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(model, path)
+    back = load_model(path)
+    assert back.hash == model.hash
+    assert (back.features, back.exogenous, back.config) == (model.features, model.exogenous, model.config)
+    assert back.training == model.training
+    assert model.starts is not None
+    assert back.starts is not None
+    assert back.starts.keys == model.starts.keys
+    x = synthetic(features=2, exogenous=1)["stream-1"].x
+    expected, actual = (Detector(model=one).process_batch(["stream-1"] * len(x), None, x) for one in (model, back))
+    assert actual.score.tobytes() == expected.score.tobytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+    with pytest.raises(OutputError, match="cannot write"):
+        save_model(model, tmp_path / "no" / "such" / "folder")
+
+
+def test_damaged_model_files(tmp_path: Path, model: Model) -> None:
+    path, good = tmp_path / "m.safetensors", tmp_path / "good.safetensors"
+    save_model(model, good)
+    data = good.read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    flipped = bytearray(data)
+    flipped[header + 100] ^= 1
+    for damaged in (b"", b"x", data[:7], data[: header // 2], data[:header], data[:-1], data + b"x", data[9:], flipped):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"m\.safetensors: "):
+            load_model(path)
+    with pytest.raises(ModelError, match="no such file"):
+        load_model(tmp_path / "none.safetensors")
+    with pytest.raises(ModelError):
+        load_model(tmp_path)
+
+
+def test_files_that_are_no_models(tmp_path: Path, model: Model) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(safetensors.numpy.save({"weight": np.zeros(3, np.float32)}))
+    with pytest.raises(ModelError, match="not a model of streamlstm"):
+        load_model(path)
+    path.write_text("timestamp,value\n1,2\n")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        load_model(path)
+    detector = Detector(model=model)
+    detector.snapshot(path)
+    with pytest.raises(ModelError, match="it is a snapshot"):
+        load_model(path)
+    ours = {"streamlstm": "model", "format": "99", "description": "{}"}
+    for metadata, words in ((ours, "format 99"), (ours | {"format": "1"}, "damaged model")):
+        path.write_bytes(safetensors.numpy.save({"weight": np.zeros(3, np.float32)}, metadata))
+        with pytest.raises(ModelError, match=words):
+            load_model(path)
+
+
+def test_a_model_for_other_columns(model: Model) -> None:
+    with pytest.raises(ModelError, match="fitted on features a, b with exogenous c"):
+        Detector(model=model, features=("a",))
+    with pytest.raises(ModelError, match="has hidden_size 8, the configuration says 16"):
+        Detector({"model": {"hidden_size": 16}}, model=model)
