@@ -1,0 +1,47 @@
+"""The command line: `python -m bench` lists the benchmarks, `python -m bench NAME... --json FILE` runs them."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from bench.catalog import CATALOG
+from bench.header import machine_and_versions
+from bench.run import ROUNDS, BenchmarkError, run
+from bench.table import table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status: 0, 1 where a contender failed or disagreed, 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Runs benchmarks; without a name, lists them.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run, of: " + ", ".join(CATALOG))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write header, rows and ratios there")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"starts of each contender (default {ROUNDS})")
+    chosen = parser.parse_args(arguments)
+    for name in chosen.names:
+        if name not in CATALOG:
+            parser.error(f"no benchmark {name!r}; there are {', '.join(CATALOG)}")
+    if chosen.rounds < 1:
+        parser.error(f"--rounds: must be at least 1, got {chosen.rounds}")
+    if not chosen.names:
+        for benchmark in CATALOG.values():
+            print(f"{benchmark.name:10} {benchmark.says}")
+        return 0
+    header = machine_and_versions(chosen.rounds)
+    try:
+        rows, ratios = run([CATALOG[name] for name in chosen.names], chosen.rounds, report=_progress)
+    except BenchmarkError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(table(header, rows, ratios))
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps({"header": header, "rows": rows, "ratios": ratios}, indent=1) + "\n")
+    return 0
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What there is to run: benchmarks, their cases, and who competes in each. Nothing heavy is imported here."""
+
+from dataclasses import dataclass
+
+OURS = "ours"
+SIZES = ((1, 32), (8, 64), (25, 80), (38, 128))
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark: its module in `bench`, what it tells, its cases (`I=1,H=32,batch=1`), contenders of every case.
+
+    `once` are cases that are run in the first round alone: they are about memory, which does not vary.
+    """
+
+    name: str
+    says: str
+    cases: tuple[str, ...]
+    contenders: tuple[str, ...]
+    once: tuple[str, ...] = ()
+
+
+def step_case(inputs: int, hidden: int, batch: int) -> str:
+    """The case of one layer's size and a batch."""
+    return f"I={inputs},H={hidden},batch={batch}"
+
+
+def numbers(case: str) -> dict[str, int]:
+    """The case's whole numbers by name; other values are left out."""
+    pairs = (pair.split("=") for pair in case.split(","))
+    return {name: int(value) for name, value in pairs if value.isdigit()}
+
+
+def words(case: str) -> dict[str, str]:
+    """The case's values by name, as text."""
+    return dict(pair.split("=") for pair in case.split(","))  # type: ignore[misc]
+
+
+def _replay(events: int, form: str) -> str:
+    return f"streams=1000,events={events},format={form}"
+
+
+CATALOG = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark(
+            "single",
+            "one event, one compiled call from Python: the bare LSTM step against ONNX Runtime",
+            tuple(step_case(inputs, hidden, 1) for inputs, hidden in SIZES[:2]),
+            (OURS, "onnxruntime", "onnxruntime_bound"),
+        ),
+        Benchmark(
+            "process",
+            "one event through Detector.process, all of it, against ONNX Runtime's bare step",
+            (step_case(8, 64, 1),),
+            (OURS, "onnxruntime", "onnxruntime_bound"),
+        ),
+        Benchmark(
+            "step",
+            "8192 streams, one event each, one thread: bare step and whole compiled call against ONNX Runtime",
+            tuple(step_case(inputs, hidden, 8192) for inputs, hidden in SIZES),
+            (OURS, "onnxruntime", "compiled_call"),
+        ),
+        Benchmark(
+            "replay",
+            "files to scores and flags, one thread: events per second, and peak memory of a file four times as long",
+            tuple(_replay(events, form) for events in (1000, 4000) for form in ("parquet", "csv")),
+            (OURS,),
+            once=tuple(_replay(4000, form) for form in ("parquet", "csv")),
+        ),
+    )
+}

@@ -1,0 +1,38 @@
+"""Our side: the bare step of one layer in one compiled call."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bench.problem import Float32, Problem
+from streamlstm.kernels.cells.lstm import pack
+from streamlstm.kernels.layout import TILE
+from streamlstm.kernels.step import step_batch
+from streamlstm.model.layout import padded
+
+
+class OurLstm:
+    """State of B streams, stepped in place."""
+
+    def __init__(self, problem: Problem) -> None:
+        B, I = problem.x.shape  # noqa: E741
+        self.hidden = H = problem.h.shape[1]
+        self._wide = padded(H)
+        self._x = problem.x
+        self._weights = pack(problem.W_ih, problem.W_hh, problem.bias)
+        self._slots = np.arange(B, dtype=np.int32)
+        self._scratch = np.zeros(TILE * (I + H), np.float32)
+        self.state = np.zeros((B, 2 * self._wide), np.float32)  # (B, 2 Hp): h, then c
+        self.state[:, :H] = problem.h
+        self.state[:, self._wide : self._wide + H] = problem.c
+
+    def step(self, x: Float32) -> tuple[Float32, Float32]:
+        """h and c (B, H) after x (B, I)."""
+        step_batch(self._weights, self.hidden, x, self._slots, self.state, self._scratch)
+        return self.state[:, : self.hidden].copy(), self.state[:, self._wide : self._wide + self.hidden].copy()
+
+    def call(self) -> Callable[[], Any]:
+        """One compiled call on the problem's x; h and c go on from call to call."""
+        return partial(step_batch, self._weights, self.hidden, self._x, self._slots, self.state, self._scratch)

@@ -1,0 +1,83 @@
+"""Benchmark `step`: many streams, one event each, one thread."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.agreement import check_equal
+from bench.catalog import OURS, numbers
+from bench.problem import Problem
+from bench.timing import seconds_per_call
+
+_MINUTES = 8  # of readings that the compiled call is given, back and forth
+_TICK_NS = 60 * 10**9
+
+
+def prepare(case: str, folder: Path) -> None:
+    """Checks ours against ONNX Runtime; writes the model of the compiled call."""
+    from bench.fitted import write_model
+
+    check_step(case)
+    size = numbers(case)
+    write_model(folder, size["I"], size["H"])
+
+
+def check_step(case: str) -> None:
+    """Raises Disagreement unless ours and ONNX Runtime agree over three steps, each from its own state."""
+    from bench.ours import OurLstm
+    from bench.peers import OnnxLstm
+
+    problem = Problem.of_case(case)
+    ours, peer = OurLstm(problem), OnnxLstm(problem)
+    h, c = problem.h, problem.c
+    for turn in range(3):
+        x = np.ascontiguousarray(np.roll(problem.x, turn, axis=1) * np.float32(1 - 0.5 * turn))
+        h, c = peer.step(x, h, c)
+        our_h, our_c = ours.step(x)
+        check_equal(h, our_h, f"{case}: h after step {turn + 1}")
+        check_equal(c, our_c, f"{case}: c after step {turn + 1}")
+
+
+def measure(case: str, contender: str, folder: Path) -> dict[str, float]:
+    """Nanoseconds per event."""
+    call = _compiled_call(case, folder) if contender == "compiled_call" else step_call(case, contender)
+    return {"ns/event": 1e9 * seconds_per_call(call) / numbers(case)["batch"]}
+
+
+def step_call(case: str, contender: str) -> Callable[[], Any]:
+    """The bare step by one contender."""
+    problem = Problem.of_case(case)
+    if contender == OURS:
+        from bench.ours import OurLstm
+
+        return OurLstm(problem).call()
+    from bench.peers import OnnxLstm
+
+    peer = OnnxLstm(problem)
+    return peer.bound_call() if contender == "onnxruntime_bound" else peer.call()
+
+
+def _compiled_call(case: str, folder: Path) -> Callable[[], Any]:
+    """The engine's call: normalise, skip, LSTM, readout, score, threshold and episode of every event."""
+    import pyarrow as pa
+
+    from bench.fitted import back_and_forth, readings, saved_detector
+
+    size = numbers(case)
+    I, B = size["I"], size["batch"]  # noqa: E741
+    detector = saved_detector(folder, I, size["H"])
+    slots = detector.pool.slots(pa.array([f"sensor-{n:04}" for n in range(B)]).dictionary_encode())
+    row = np.arange(B)
+    minutes = back_and_forth(_MINUTES)[:, None] + 1440 * row / B  # (2 MINUTES, B)
+    series = readings(minutes, I, seed=1)
+    turn = -1
+
+    def call() -> None:
+        nonlocal turn
+        turn += 1
+        time = np.full(B, turn * _TICK_NS)
+        detector.engine.score(detector.pool.rows(), slots, time, series[turn % len(series)], row, 0, detail=False)
+
+    return call
