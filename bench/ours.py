@@ -17,7 +17,7 @@ class OurLstm:
     """State of B streams, stepped in place."""
 
     def __init__(self, problem: Problem) -> None:
-        B, I = problem.x.shape  # noqa: E741
+        B, I = problem.x.shape
         self.hidden = H = problem.h.shape[1]
         self._wide = padded(H)
         self._x = problem.x

@@ -53,7 +53,7 @@ def onnx_gates(rows: Float32) -> Float32:
 
 
 def _model(problem: Problem) -> bytes:
-    B, I = problem.x.shape  # noqa: E741
+    B, I = problem.x.shape
     H = problem.h.shape[1]
     state = [1, B, H]
     weights = {

@@ -26,7 +26,7 @@ class Problem:
     def of_case(cls, case: str) -> Self:
         """Seeded numbers of the size that the case states."""
         size = numbers(case)
-        I, H, B = size["I"], size["H"], size["batch"]  # noqa: E741
+        I, H, B = size["I"], size["H"], size["batch"]
         rng = np.random.default_rng(0)
 
         def normal(scale: float, *shape: int) -> Float32:

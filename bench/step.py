@@ -66,7 +66,7 @@ def _compiled_call(case: str, folder: Path) -> Callable[[], Any]:
     from bench.fitted import back_and_forth, readings, saved_detector
 
     size = numbers(case)
-    I, B = size["I"], size["batch"]  # noqa: E741
+    I, B = size["I"], size["batch"]
     detector = saved_detector(folder, I, size["H"])
     slots = detector.pool.slots(pa.array([f"sensor-{n:04}" for n in range(B)]).dictionary_encode())
     row = np.arange(B)

@@ -10,7 +10,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -126,8 +126,7 @@ class ScoredBatch:
         return len(self.row)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """What the detector says of one event; the fields are those of `ScoredBatch`, per feature as tuples."""
 
     key: str

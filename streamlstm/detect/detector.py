@@ -12,6 +12,7 @@ from streamlstm.config import Config, load
 from streamlstm.detect import snapshots
 from streamlstm.detect.engine import Engine, Outputs
 from streamlstm.detect.episodes import EpisodeLog
+from streamlstm.detect.single import SingleCall
 from streamlstm.errors import UsageError
 from streamlstm.kernels.layout import (
     BACKWARD,
@@ -36,7 +37,7 @@ from streamlstm.model.files import load_model
 from streamlstm.model.layout import Layout, make_layout
 from streamlstm.model.network import Model
 from streamlstm.state.pool import StreamPool
-from streamlstm.types import NO_TIME, Change, Episode, EventBatch, Float64, Int32, Int64, Scored, ScoredBatch, Stage
+from streamlstm.types import NO_TIME, Episode, EventBatch, Float64, Int32, Int64, Scored, ScoredBatch, Stage
 
 CALL = "call"
 """Source of records that a program hands over itself; their rows are counted from 0."""
@@ -66,6 +67,7 @@ class Detector:
         if model is None and not self.online:
             raise UsageError("learning.mode: frozen needs a model file; give --model, or set learning.mode: online")
         self.rows_of_calls = 0
+        self._single: SingleCall | None = None
         self.features: tuple[str, ...] = ()
         self.exogenous: tuple[str, ...] = ()
         named = tuple(features) or (model.features if model else self.config.input.features)
@@ -89,6 +91,7 @@ class Detector:
         self.engine = Engine(self.config, self.layout, model)
         self.log = EpisodeLog(features)
         self._slots: dict[str, int] = {}
+        self._width = len(features) + len(exogenous)
         self._threads = 1
 
     @property
@@ -104,24 +107,27 @@ class Detector:
 
     def process(self, key: str, time: int, values: Sequence[float]) -> Scored:
         """Scores one event and absorbs it: time in ns since 1970 UTC (or NO_TIME), values of features, then exogenous."""
-        x = self._one(values)
+        single = self._single or self._first_call(values)
+        if len(values) != self._width:
+            raise UsageError(self._wanted(len(values)))
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = self.pool.slot(key)
         row = self.rows_of_calls
         self.rows_of_calls = row + 1
-        out = self._call(np.array([slot], np.int32), np.array([time]), x, np.array([row]), CALL, detail=True)
-        return self._scored(key, time, x, out)
+        scored = single(self.pool.rows, slot, key, time, values, row, self.log.number_of(CALL), learn=True)
+        if scored.change:
+            self.log.note(single.outputs, single.slots, np.array([scored.change]), self.pool.keys)
+        return scored
 
     def peek(self, key: str, time: int, values: Sequence[float]) -> Scored:
         """What `process` would return, without changing anything."""
-        x = self._one(values)
-        rows = self.pool.copy_of(key)
-        out = self.engine.score(
-            rows, np.zeros(1, np.int32), np.array([time]), x, np.array([self.rows_of_calls]), 0,
-            detail=True, learn=False,
-        )  # fmt: skip
-        return self._scored(key, time, x, out)
+        if self._single is None:
+            self._first_call(values)
+        if len(values) != self._width:
+            raise UsageError(self._wanted(len(values)))
+        look = SingleCall(self.engine, len(self.features), self._width)
+        return look(self.pool.copy_of(key), 0, key, time, values, self.rows_of_calls, 0, learn=False)
 
     def process_batch(
         self, keys: Sequence[str] | pa.Array, times: npt.ArrayLike | None, values: npt.ArrayLike
@@ -146,7 +152,7 @@ class Detector:
         x = batch.x
         if not self.features:
             self._set_up(tuple(f"value_{d}" for d in range(x.shape[1])), ())
-        if x.ndim != 2 or x.shape[1] != len(self.features) + len(self.exogenous):
+        if x.ndim != 2 or x.shape[1] != self._width:
             raise UsageError(self._wanted(x.shape[1]))
         x = _finite(x)
         slots = self.pool.slots(batch.keys)
@@ -162,33 +168,21 @@ class Detector:
 
     def _call(self, slots: Int32, time: Int64, x: Float64, row: Int64, source: str, *, detail: bool) -> Outputs:
         number = self.log.number_of(source)
-        out = self.engine.score(self.pool.rows(), slots, time, x, row, number, detail=detail, threads=self._threads)
+        out = self.engine.score(self.pool.rows, slots, time, x, row, number, detail=detail, threads=self._threads)
         change = out.codes[OUT_CHANGE]
         if change.any():
             self.log.note(out, slots, change, self.pool.keys)
         return out
 
-    def _one(self, values: Sequence[float]) -> Float64:
-        x = np.array([values], np.float64)
+    def _first_call(self, values: Sequence[float]) -> SingleCall:
         if not self.features:
-            self._set_up(tuple(f"value_{d}" for d in range(x.shape[1])), ())
-        if x.shape != (1, len(self.features) + len(self.exogenous)):
-            raise UsageError(self._wanted(x.size))
-        return _finite(x)
+            self._set_up(tuple(f"value_{d}" for d in range(len(values))), ())
+        self._single = SingleCall(self.engine, len(self.features), self._width)
+        return self._single
 
     def _wanted(self, given: int) -> str:
         columns = ", ".join((*self.features, *self.exogenous))
-        return f"values: got {given} columns, this detector reads {len(self.features) + len(self.exogenous)}: {columns}"
-
-    def _scored(self, key: str, time: int, x: Float64, out: Outputs) -> Scored:
-        values, codes, details = out.values[:, 0].tolist(), out.codes[:, 0].tolist(), out.details[:, 0].tolist()
-        return Scored(
-            key, time, values[OUT_SCORE], values[OUT_THRESHOLD], values[OUT_SEVERITY], bool(codes[OUT_FLAG]),
-            _STAGES[codes[OUT_STAGE]], _CHANGES[codes[OUT_CHANGE]], codes[OUT_IMPUTED],
-            tuple(x[0, : len(self.features)].tolist()),
-            tuple(details[OUT_EXPECTED]), tuple(details[OUT_LOW]), tuple(details[OUT_HIGH]),
-            tuple(details[OUT_ATTRIBUTION]),
-        )  # fmt: skip
+        return f"values: got {given} columns, this detector reads {self._width}: {columns}"
 
     # ---- what the streams say of themselves
 
@@ -204,7 +198,7 @@ class Detector:
         """Number of streams in each stage: learning, calibrating, live."""
         if not self.features:
             return {stage.name.lower(): 0 for stage in Stage}
-        marks = self.pool.marks[: len(self.pool)]
+        marks = self.pool.rows.marks[: len(self.pool)]
         ready = marks[:, READY] == 1
         live = ready & (marks[:, SCORED] >= self.layout.params[CALIBRATING_ROWS])
         counts = {Stage.LEARNING: ~ready, Stage.CALIBRATING: ready & ~live, Stage.LIVE: live}
@@ -214,7 +208,7 @@ class Detector:
         """Records whose time lay before the latest of their stream, and records that repeated it."""
         if not self.features:
             return 0, 0
-        marks = self.pool.marks[: len(self.pool)]
+        marks = self.pool.rows.marks[: len(self.pool)]
         return int(marks[:, BACKWARD].sum()), int(marks[:, REPEATED].sum())
 
     # ---- snapshots
@@ -227,9 +221,6 @@ class Detector:
     def restore(cls, path: str | Path) -> Self:
         """The detector of a snapshot: what it goes on to say equals what the one that wrote it would have said."""
         return snapshots.load(cls, path)
-
-
-_STAGES, _CHANGES = tuple(Stage), tuple(Change)
 
 
 def _finite(x: Float64) -> Float64:

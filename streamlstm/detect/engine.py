@@ -85,30 +85,46 @@ class Engine:
         """One compiled call: scores B records and changes `rows` (and, learning, the weights); fresh output arrays."""
         B = len(slots)
         threads = threads if B >= _PARALLEL_ROWS and self.learner is None else 1
-        if len(self._plan) < 2 * B + 1 + SPARE + B + 3 * GROUP * threads:
-            self._plan = np.zeros(3 * B + 1 + SPARE + 3 * GROUP * threads, np.int32)
-        if len(self._scratch) != threads:
-            self._scratch = np.zeros((threads, self.layout.scratch_size), np.float32)
-        out = Outputs(
+        out = self.outputs(B)
+        arguments = self.arguments(rows, slots, time, x, row, out, detail=detail, threads=threads, learn=learn)
+        self.call(arguments, source, threads=threads, learn=learn)
+        return out
+
+    def outputs(self, B: int) -> Outputs:
+        """Arrays for the results of B records; not filled: a page that no record writes costs nothing."""
+        return Outputs(
             np.empty((OUT_VALUES, B), np.float32),
             np.empty((OUT_CODES, B), np.uint16),
             np.empty((OUT_DETAILS, B, self.layout.num_features)),
             np.empty((B, MARKS), np.int64),
         )
-        learn = learn and self.learner is not None
-        sizes = self.layout.sizes if learn else self._frozen_sizes
-        arguments = (
-            sizes, self.layout.params, self.weights, self.usual, rows.state, rows.stats, rows.marks,
-            slots, time, x, row, source, int(detail), out.values, out.codes, out.details, out.episodes,
-            self._plan, self._scratch,
+
+    def arguments(
+        self, rows: Rows, slots: Int32, time: Int64, x: Float64, row: Int64, out: Outputs, *,
+        detail: bool, threads: int = 1, learn: bool = True,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """What `call` takes for these arrays; good for any number of calls while they and the weights stay the same."""
+        B = len(slots)
+        wanted = 3 * B + 1 + SPARE + 3 * GROUP * threads
+        if len(self._plan) < wanted:
+            self._plan = np.zeros(wanted, np.int32)
+        if len(self._scratch) != threads:
+            self._scratch = np.zeros((threads, self.layout.scratch_size), np.float32)
+        sizes = self.layout.sizes if learn and self.learner is not None else self._frozen_sizes
+        return (
+            (sizes, self.layout.params, self.weights, self.usual, rows.state, rows.stats, rows.marks, slots, time, x, row),
+            (int(detail), out.values, out.codes, out.details, out.episodes, self._plan, self._scratch),
         )  # fmt: skip
-        if learn:
-            learning.score_online(*arguments, self.learner, self._work, self._rate)
+
+    def call(self, arguments: tuple[Any, ...], source: int, *, threads: int = 1, learn: bool = True) -> None:
+        """The compiled call itself, for records of `source` (its number)."""
+        before, after = arguments
+        if learn and self.learner is not None:
+            learning.score_online(*before, source, *after, self.learner, self._work, self._rate)
         elif threads > 1:
-            score_parallel(*arguments)
+            score_parallel(*before, source, *after)
         else:
-            score_serial(*arguments)
-        return out
+            score_serial(*before, source, *after)
 
 
 def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:

@@ -52,9 +52,9 @@ class EpisodeLog:
 
     def open_in(self, pool: StreamPool) -> list[Episode]:
         """Episodes that are open in the pool."""
-        slots = np.flatnonzero(pool.marks[: len(pool), OPEN] == 1)
+        slots = np.flatnonzero(pool.rows.marks[: len(pool), OPEN] == 1)
         return [
-            self._episode(pool.keys.key(int(slot)), pool.marks[slot], float(pool.state[slot, PEAK]), "open")
+            self._episode(pool.keys.key(int(slot)), pool.rows.marks[slot], float(pool.rows.state[slot, PEAK]), "open")
             for slot in slots
         ]
 

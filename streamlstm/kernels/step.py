@@ -10,14 +10,14 @@ _ZERO = np.int64(0)
 
 
 @jit
-def step_batch(weights, H, x, slots, state, scratch):  # type: ignore[no-untyped-def]
+def step_batch(weights, H, x, slots, state, scratch):
     """One step of B streams in one call; writes the new h and c of `slots` in `state`.
 
     weights (flat) float32, one layer as `cells.lstm.pack` lays it out; H, its hidden units; x (B, I) float32; slots
     int32 (B); state (S, 2 Hp) float32, a stream's h, then its c, H rounded up to Hp, a multiple of 16; scratch float32,
     at least TILE * (I + H). No two of `slots` may be equal: a tile's rows read the old h before any of them writes.
     """
-    B, I = x.shape  # noqa: E741
+    B, I = x.shape
     ldz = I + H
     Hp = np.int64((H + LANES - 1) // LANES * LANES)
     for first in range(0, B, TILE):

@@ -53,9 +53,11 @@ class StreamPool:
         self._starts = starts
         self._start_slots = {key: n for n, key in enumerate(starts.keys)} if starts else {}
         self._keep_thresholds = keep_thresholds
-        self.state: Float32 = np.zeros((0, int(layout.sizes[STATE_WIDTH])), np.float32)
-        self.stats: Float64 = np.zeros((0, int(layout.sizes[STATS_WIDTH])))
-        self.marks: Int64 = np.zeros((0, MARKS), np.int64)
+        self.rows = Rows(
+            np.zeros((0, int(layout.sizes[STATE_WIDTH])), np.float32),
+            np.zeros((0, int(layout.sizes[STATS_WIDTH]))),
+            np.zeros((0, MARKS), np.int64),
+        )
 
     def __len__(self) -> int:
         return self.keys.count
@@ -79,14 +81,17 @@ class StreamPool:
 
     def _begin(self, first: int) -> None:
         count = len(self)
-        if count > len(self.state):  # doubled, so that a stream's first record costs a constant on average
-            self.state, self.stats, self.marks = (
-                np.concatenate([rows, np.zeros((max(64, 2 * count) - len(rows), rows.shape[1]), rows.dtype)])
-                for rows in (self.state, self.stats, self.marks)
+        if count > len(self.rows.state):  # doubled, so that a stream's first record costs a constant on average
+            room = max(64, 2 * count) - len(self.rows.state)
+            self.rows = Rows(
+                *(
+                    np.concatenate([rows, np.zeros((room, rows.shape[1]), rows.dtype)])
+                    for rows in (self.rows.state, self.rows.stats, self.rows.marks)
+                )
             )
         new = slice(first, count)
-        self.stats[new] = np.nan
-        self.marks[new, FIRST_TIME] = self.marks[new, LAST_TIME] = NO_TIME
+        self.rows.stats[new] = np.nan
+        self.rows.marks[new, FIRST_TIME] = self.rows.marks[new, LAST_TIME] = NO_TIME
         starts = self._starts
         if starts is None:
             return
@@ -102,8 +107,8 @@ class StreamPool:
     def _start_from(self, slot: int, starts: Starts, n: int) -> None:
         sizes = self.layout.sizes
         D = int(sizes[N_FEATURES])
-        self.stats[slot] = starts.stats[n]
-        row, mark = self.state[slot], self.marks[slot]
+        self.rows.stats[slot] = starts.stats[n]
+        row, mark = self.rows.state[slot], self.rows.marks[slot]
         row[sizes[AT_USUAL] : sizes[AT_USUAL] + D] = starts.usual[n]
         row[sizes[AT_RECENT] : sizes[AT_RECENT] + D] = starts.usual[n]
         mark[READY] = 1
@@ -120,14 +125,10 @@ class StreamPool:
         slot = self.keys.find(key)
         if slot >= 0:
             one = slice(slot, slot + 1)
-            return Rows(self.state[one].copy(), self.stats[one].copy(), self.marks[one].copy())
+            return Rows(self.rows.state[one].copy(), self.rows.stats[one].copy(), self.rows.marks[one].copy())
         fresh = StreamPool(self.layout, self._starts, keep_thresholds=self._keep_thresholds)
         fresh.slot(key)
-        return Rows(fresh.state[:1], fresh.stats[:1], fresh.marks[:1])
-
-    def rows(self) -> Rows:
-        """All rows, to be changed in place."""
-        return Rows(self.state, self.stats, self.marks)
+        return fresh.rows
 
     def columns(self) -> dict[str, Any]:
         """The pool as named arrays, for a snapshot."""
@@ -135,16 +136,16 @@ class StreamPool:
         keys = self.keys.strings()
         offsets, data = (np.frombuffer(buffer, np.uint8) for buffer in keys.buffers()[1:])
         return {
-            "pool.state": self.state[:count].copy(),
-            "pool.stats": self.stats[:count].copy(),
-            "pool.marks": self.marks[:count].copy(),
+            "pool.state": self.rows.state[:count].copy(),
+            "pool.stats": self.rows.stats[:count].copy(),
+            "pool.marks": self.rows.marks[:count].copy(),
             "pool.key_offsets": offsets.view(np.int64).copy(),
             "pool.key_bytes": data.copy(),
         }
 
     def restore(self, columns: dict[str, Any]) -> None:
         """Takes the rows of a snapshot; the pool must be empty and of the same layout."""
-        for name, rows in (("state", self.state), ("stats", self.stats), ("marks", self.marks)):
+        for name, rows in (("state", self.rows.state), ("stats", self.rows.stats), ("marks", self.rows.marks)):
             wide = columns[f"pool.{name}"].shape[1]
             if wide != rows.shape[1]:
                 raise StateError(
@@ -154,4 +155,4 @@ class StreamPool:
         offsets, data = columns["pool.key_offsets"], columns["pool.key_bytes"]
         keys = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
         self.keys.slots(keys)
-        self.state, self.stats, self.marks = (columns[f"pool.{name}"].copy() for name in ("state", "stats", "marks"))
+        self.rows = Rows(*(columns[f"pool.{name}"].copy() for name in ("state", "stats", "marks")))

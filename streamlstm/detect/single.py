@@ -1,0 +1,76 @@
+"""One event at a time: the compiled call on arrays that are made once, since making them takes longer than the call."""
+
+from collections.abc import Sequence
+from math import isfinite, isinf, nan
+from typing import Any
+
+import numpy as np
+
+from streamlstm.detect.engine import Engine, Outputs
+from streamlstm.kernels.layout import (
+    OUT_ATTRIBUTION,
+    OUT_CHANGE,
+    OUT_EXPECTED,
+    OUT_FLAG,
+    OUT_HIGH,
+    OUT_IMPUTED,
+    OUT_LOW,
+    OUT_SCORE,
+    OUT_SEVERITY,
+    OUT_STAGE,
+    OUT_THRESHOLD,
+)
+from streamlstm.state.pool import Rows
+from streamlstm.types import Change, Scored, Stage
+
+_STAGES, _CHANGES = tuple(Stage), tuple(Change)
+
+
+class SingleCall:
+    """Scores one event; `outputs` and `slots` are what the last call wrote and read."""
+
+    def __init__(self, engine: Engine, num_features: int, num_inputs: int) -> None:
+        self.slots = np.zeros(1, np.int32)
+        self.outputs: Outputs = engine.outputs(1)
+        self._engine = engine
+        self._num_features = num_features
+        self._time, self._row = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        self._x = np.zeros((1, num_inputs))
+        self._first = self._x[0]
+        self._values, self._codes = self.outputs.values[:, 0], self.outputs.codes[:, 0]
+        self._details = self.outputs.details[:, 0]
+        self._rows: Rows | None = None
+        self._arguments: tuple[Any, ...] = ()
+
+    def __call__(
+        self, rows: Rows, slot: int, key: str, time: int, values: Sequence[float], row: int, source: int, *, learn: bool
+    ) -> Scored:
+        """Scores the event of stream `slot` and changes its row in `rows`; an infinite value counts as missing."""
+        if not isfinite(sum(values)):
+            values = [nan if isinf(value) else value for value in values]
+        self._first[:] = values
+        self.slots[0], self._time[0], self._row[0] = slot, time, row
+        engine = self._engine
+        if rows is not self._rows:  # the pool has grown, or this is a copy
+            self._rows = rows
+            self._arguments = engine.arguments(
+                rows, self.slots, self._time, self._x, self._row, self.outputs, detail=True, learn=learn
+            )
+        engine.call(self._arguments, source, learn=learn)
+        score, codes, details = self._values.tolist(), self._codes.tolist(), self._details.tolist()
+        return Scored(
+            key,
+            time,
+            score[OUT_SCORE],
+            score[OUT_THRESHOLD],
+            score[OUT_SEVERITY],
+            codes[OUT_FLAG] == 1,
+            _STAGES[codes[OUT_STAGE]],
+            _CHANGES[codes[OUT_CHANGE]],
+            codes[OUT_IMPUTED],
+            tuple(self._first.tolist()[: self._num_features]),
+            tuple(details[OUT_EXPECTED]),
+            tuple(details[OUT_LOW]),
+            tuple(details[OUT_HIGH]),
+            tuple(details[OUT_ATTRIBUTION]),
+        )
