@@ -78,6 +78,6 @@ def _compiled_call(case: str, folder: Path) -> Callable[[], Any]:
         nonlocal turn
         turn += 1
         time = np.full(B, turn * _TICK_NS)
-        detector.engine.score(detector.pool.rows(), slots, time, series[turn % len(series)], row, 0, detail=False)
+        detector.engine.score(detector.pool.rows, slots, time, series[turn % len(series)], row, 0, detail=False)
 
     return call

@@ -21,7 +21,19 @@ from streamlstm.types import EventBatch, Scored, ScoredBatch
 
 Make = Callable[..., dict[str, Recording]]
 ROWS, STREAMS = 700, 7
-FIELDS = ("score", "threshold", "severity", "flag", "stage", "change", "imputed", "expected", "low", "high", "attribution")
+FIELDS = (
+    "score",
+    "threshold",
+    "severity",
+    "flag",
+    "stage",
+    "change",
+    "imputed",
+    "expected",
+    "low",
+    "high",
+    "attribution",
+)
 SETTINGS = {
     "model": {"hidden_size": 8},
     "training": {"updates": 60},
@@ -251,7 +263,9 @@ def test_restoring_a_snapshot_changes_nothing(
 def everything(detector: Detector) -> list[bytes]:
     """All that a record may change."""
     pool, learner = detector.pool, detector.engine.learner
-    arrays = [rows[: len(pool)] for rows in (pool.rows.state, pool.rows.stats, pool.rows.marks)] + [detector.engine.weights]
+    arrays = [rows[: len(pool)] for rows in (pool.rows.state, pool.rows.stats, pool.rows.marks)] + [
+        detector.engine.weights
+    ]
     if learner is not None:
         arrays += [getattr(learner, name) for name in ("counters", "theta", "first", "second", "gram", "cross", "skip")]
     counts = [pool.keys.strings().to_pylist(), detector.rows_of_calls, detector.log.sources]

@@ -165,6 +165,29 @@ def test_a_wild_value_is_forgotten(value: float, single: Model) -> None:
         assert not actual.flag[2200:].any()
 
 
+@pytest.mark.xfail(
+    strict=True, reason="one wild score decays for 600 rows, is accepted and makes up the threshold's tail"
+)
+def test_a_wild_value_does_not_blind(single: Model) -> None:
+    for detector in (Detector(model=single), Detector(QUICK)):
+        x = wave(3000)
+        x[1000], x[2500] = 1e30, 30
+        assert one(detector, x).flag[2500]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="learn_inputs takes any value in: mean and spread are ruined, beyond 1e154 for good"
+)
+@pytest.mark.parametrize("row", [5, 30])
+@pytest.mark.parametrize("value", [1e30, 1e200])
+def test_a_wild_value_before_live_is_forgotten(row: int, value: float) -> None:
+    x = wave(3000)
+    x[row], x[2500] = value, 30
+    actual = one(Detector(QUICK), x)
+    assert np.isfinite(actual.expected[20:]).all()
+    assert actual.flag[2500]
+
+
 def test_times_that_repeat_or_go_back_are_counted(many: Model) -> None:
     detector = Detector(model=many)
     assert detector.time_faults() == (0, 0)
@@ -183,7 +206,7 @@ def test_a_level_shift_is_accepted(mode: str, single: Model) -> None:
     config = Config.model_validate(QUICK | {"episodes": episodes})
     detector = Detector(config, model=single if mode == "frozen" else None)
     x = wave(5000)
-    x[1000:] += 6
+    x[1000:] += 12
     actual = one(detector, x)
     assert actual.flag[1000:1100].any()
     assert detector.open_episodes() == []

@@ -1,7 +1,9 @@
 """The command line: commands are gathered here, errors become one readable line and an exit status."""
 
+import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -10,13 +12,12 @@ from streamlstm.cli import config, model
 from streamlstm.cli.demo import demo
 from streamlstm.cli.evaluate import evaluate
 from streamlstm.cli.fit import fit
+from streamlstm.cli.interrupts import Interrupts
 from streamlstm.cli.replay import replay
 from streamlstm.cli.terminal import console
 from streamlstm.cli.warm_up import warm_up
 from streamlstm.errors import StreamlstmError
 from streamlstm.version import VERSION
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="streamlstm",
@@ -46,7 +47,7 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command and exits: 0, 2 for usage and configuration, 130 on Ctrl-C, 1 for any other error."""
+    """Runs a command and exits: 0, 2 for usage and configuration, 130 on Ctrl-C, 143 on SIGTERM, 1 for any other error."""
     arguments = sys.argv[1:] if arguments is None else arguments
     sys.exit(run(arguments))
 
@@ -54,26 +55,42 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """The exit status of a command."""
     debug = "--debug" in arguments
-    try:
-        status = app([a for a in arguments if a != "--debug"], standalone_mode=False)
-        sys.stdout.flush()
-    except typer.Abort:
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        return _complain("interrupted; what was written until now is whole", INTERRUPTED, debug)
-    except StreamlstmError as error:
-        return _complain(str(error), error.exit_code, debug)
-    except BrokenPipeError:  # the reader of our standard output has left: `... | head`
-        sys.stderr.close()
-        return 1
-    except Exception as error:
-        if isinstance(error, _USAGE):
-            return _complain(f"{error.format_message()}; see `streamlstm --help`", 2, debug)
-        return _complain(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it", 1, debug)
+    with Interrupts() as interrupts:
+        try:
+            status = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            cause = error.__context__ if isinstance(error, typer.Abort) else None  # Typer's word for Ctrl-C
+            interrupted = interrupts.was(cause or error)
+            if interrupted is not None:
+                return _complain("interrupted; what was written until now is whole", interrupted, debug)
+            return _failed(error, debug)
     return status if isinstance(status, int) else 0
 
 
 _USAGE: Any = typer.BadParameter.__mro__[1]  # UsageError, which typer does not name in public
+
+
+def _failed(error: BaseException, debug: bool) -> int:
+    """Says what happened and returns the exit status."""
+    if isinstance(error, StreamlstmError):
+        return _complain(str(error), error.exit_code, debug)
+    if isinstance(error, _USAGE):
+        what = error.format_message().rstrip(".")  # empty: the help was asked for by giving no command
+        return _complain(f"{what}; see `streamlstm --help`", 2, debug) if what else 2
+    if isinstance(error, BrokenPipeError):  # the reader of our standard output has left: `... | head`
+        _forget_output()
+        return 1
+    if isinstance(error, OSError) and error.strerror:  # of standard output, where it names no file
+        _forget_output()
+        return _complain(f"{error.filename or 'standard output'}: {error.strerror}", 1, debug)
+    return _complain(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it", 1, debug)
+
+
+def _forget_output() -> None:
+    """Lets what standard output still holds go nowhere, since writing it at exit would only fail again."""
+    with suppress(OSError, ValueError):  # not a file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(text: str, status: int, debug: bool) -> int:

@@ -12,6 +12,7 @@ from streamlstm.cli.replay import hooks
 from streamlstm.cli.terminal import Bar, note, output
 from streamlstm.errors import OutputError
 from streamlstm.evaluate import Result
+from streamlstm.service.opening import check_outputs
 from streamlstm.service.replay import replay
 
 _SHOWN = 30  # streams listed one by one
@@ -33,13 +34,17 @@ def evaluate(
     settings: Settings = None,
 ) -> None:
     """Score labelled records and judge flags and scores: causal, no point adjustment."""
+    check_outputs([json_path, report, dead_letters], [*inputs, model, config])
     with Bar("evaluate") as bar:
         summary = replay(
             inputs, config=config, model=model, overrides=overrides(settings), labels=labels, start=start,
             report=report, dead_letters=dead_letters, hooks=hooks(bar),
         )  # fmt: skip
     assert summary.evaluation is not None
-    show_result(summary.evaluation)
+    for name, value in summary.faults():
+        note(f"{name}: {value}")
+    if json_path != "-":
+        show_result(summary.evaluation)
     if json_path is not None:
         text = json.dumps(summary.evaluation.as_dict(), indent=2)
         if json_path == "-":

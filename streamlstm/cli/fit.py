@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from streamlstm.cli.options import DEAD_LETTERS, ConfigPath, DeadLetters, Inputs, Settings, overrides
-from streamlstm.cli.terminal import Bar, note, output
+from streamlstm.cli.terminal import Bar, count, note, output
 from streamlstm.learn.bptt import Progress
 from streamlstm.model.network import Model
 from streamlstm.service.training import fit_files
@@ -30,7 +30,7 @@ def fit(
             inputs, model, config=config, overrides=overrides(settings), until=until, label=labels,
             dead_letters=dead_letters, on_note=note, on_progress=lambda progress: show(bar, progress),
         )  # fmt: skip
-    output.print(f"{model}: {told(fitted)}", markup=False)
+    output.print(f"{model}: {told(fitted)}", markup=False, soft_wrap=True)
 
 
 def show(bar: Bar, progress: Progress) -> None:
@@ -47,6 +47,7 @@ def told(model: Model) -> str:
     gain = f"; held-out loss {best:.4f}, of the linear skip alone {skip:.4f}" if best is not None and skip else ""
     short = f" ({t['streams_too_short']} too short)" if t["streams_too_short"] else ""
     return (
-        f"{t['rows']:,} records of {t['streams']:,} streams{short}, {len(model.features)} features, "
-        f"{t['updates']} updates in {t['seconds']:.1f} s, best after {t['best_update']}{gain}"
+        f"{count(t['rows'], 'record')} of {count(t['streams'], 'stream')}{short}, "
+        f"{count(len(model.features), 'feature')}, "
+        f"{count(t['updates'], 'update')} in {t['seconds']:.1f} s, best after {t['best_update']}{gain}"
     )

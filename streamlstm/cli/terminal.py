@@ -10,14 +10,19 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 LINE_EVERY_S = 5.0
 
-console = Console(stderr=True, highlight=False)
-output = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+console = Console(stderr=True, highlight=False, emoji=False)
+output = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 """Results. Not on a terminal, tables are as wide as they like instead of the 80 columns that Rich would assume."""
 
 
 def note(text: str) -> None:
     """One line for people."""
-    console.print(text, style="dim", markup=False)
+    console.print(text, style="dim", markup=False, soft_wrap=True)
+
+
+def count(number: int, name: str) -> str:
+    """`1 stream`, `2,000 streams`."""
+    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 class Bar:

@@ -27,8 +27,11 @@ def parse_time(text: str) -> int:
     return ns
 
 
-def parse_start(text: str) -> int | float:
-    """From when on records count, as `Evaluation` takes it: a fraction 0 to 1 as float, a time in ns as int."""
+def parse_start(text: str, name: str = "start") -> int | float:
+    """From when on records count, as `Evaluation` takes it: a fraction 0 to 1 as float, a time in ns as int.
+
+    `name` is what a message calls it.
+    """
     try:
         fraction = float(text)
     except ValueError:
@@ -38,4 +41,4 @@ def parse_start(text: str) -> int | float:
     try:
         return parse_time(text)
     except ValueError as problem:
-        raise UsageError(f"start: {problem}; give a time or a fraction of each stream from 0 to below 1") from None
+        raise UsageError(f"{name}: {problem}; give a time or a fraction of each stream from 0 to below 1") from None

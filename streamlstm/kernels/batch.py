@@ -8,12 +8,13 @@ own and no bit depends on their number, on the group or on the tile.
 import numpy as np
 from numba import prange
 
+from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.cells.lstm import PANEL, step_rows
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.matrix import multiply
 from streamlstm.kernels.plan import plan_batch
-from streamlstm.kernels.score import Out, Pool, Records, Setup, Tap, prepare_row, score_row
+from streamlstm.kernels.score import prepare_row, score_row
 
 _ZERO, _ONE = np.int64(0), np.int64(1)
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.batch import run_groups
 from streamlstm.kernels.bptt import adam_step, window_gradient
 from streamlstm.kernels.cells.lstm import PANEL
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.ridge import add_moments, solve_ridge
-from streamlstm.kernels.score import Out, Pool, Records, Setup, Tap
 from streamlstm.types import Float32, Float64, Int64
 
 # ---- entries of Learner.counters

@@ -3,11 +3,10 @@
 import numpy as np
 
 from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.inputs import BOUND, absorb_regressors, begin_regressors, bounded, known_input, normalised
 from streamlstm.kernels.layout import REGRESSORS
-from streamlstm.kernels.score import absorb_regressors, begin_regressors, bounded, known_input, normalised
 
 _ZERO, _ONE, _NAN = np.float32(0), np.float32(1), np.float32(np.nan)
-_BOUND = np.float32(50)
 
 
 @jit
@@ -23,11 +22,11 @@ def regress_stream(x, stat, D, clip, row, out_regressors, out_inputs, out_target
             missing = np.isnan(x[t, d])
             z = _ZERO if missing else normalised(x[t, d], stat[d], stat[2 * I + d])
             if t == 0:
-                begin_regressors(row, 0, D, d, bounded(z, _BOUND))
+                begin_regressors(row, 0, D, d, bounded(z, BOUND))
             out_inputs[t, d] = bounded(row[d], clip)
             for j in range(REGRESSORS):
                 out_regressors[t, 1 + j * D + d] = row[j * D + d]
-            out_target[t, d] = _NAN if missing else bounded(z, _BOUND)
+            out_target[t, d] = _NAN if missing else bounded(z, BOUND)
             absorb_regressors(row, 0, D, d, row[d] if missing else z)
         out_regressors[t, 0] = _ONE
         for k in range(D, I):

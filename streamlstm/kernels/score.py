@@ -7,145 +7,35 @@
 | z | an input in standard deviations from its mean; float32 from here on |
 | u | error of a feature over its usual size |
 
-The tuples group the arrays of one call; Numba takes them apart at compile time.
+The tuples `setup`, `pool`, `records`, `out` and `tap` are those of `arguments`.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
 from streamlstm.kernels import thresholds
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.episodes import NONE, OPENED, UPDATED, step_episode
+from streamlstm.kernels.inputs import (
+    BOUND,
+    absorb_regressors,
+    begin_regressors,
+    bounded,
+    known_input,
+    learn_inputs,
+    normalised,
+    spread_of,
+)
 from streamlstm.kernels.layout import *
-from streamlstm.types import NO_TIME, Float32, Float64, Int32, Int64
-
-
-class Setup(NamedTuple):
-    """What the model and the configuration say: sizes (SIZES), params (PARAMS), weights (flat), usual (D) of new streams."""
-
-    sizes: Int64
-    params: Float64
-    weights: Float32
-    usual: Float32
-
-
-class Pool(NamedTuple):
-    """State of all streams: state (S, W), stats (S, V), marks (S, MARKS)."""
-
-    state: Float32
-    stats: Float64
-    marks: Int64
-
-
-class Records(NamedTuple):
-    """Records: slots (B), time (B) ns, x (B, I), row (B), number of their source, whether all want detail, the first to run."""
-
-    slots: Int32
-    time: Int64
-    x: Float64
-    row: Int64
-    source: int
-    detail: int
-    first: int
-
-
-class Out(NamedTuple):
-    """Results: values (OUT_VALUES, B), codes (OUT_CODES, B) uint16, details (OUT_DETAILS, B, D), episodes (B, MARKS)."""
-
-    values: Float32
-    codes: Float32
-    details: Float64
-    episodes: Int64
-
-
-class Tap(NamedTuple):
-    """What online learning keeps of a segment of N records; empty arrays where weights are frozen.
-
-    regressors (N, P), target (N, D) with NaN where nothing may be learned, windows (N, one stream's window), closed (1, N)
-    uint16: a window came to its end at that record. Record b stands at position at + b of the segment.
-    """
-
-    regressors: Float32
-    target: Float32
-    windows: Float32
-    closed: Float32
-    at: int
-
+from streamlstm.types import NO_TIME
 
 LEARNING, CALIBRATING, LIVE = range(3)
 REFRESH = 16  # scores between two computations of a threshold: a scan of its histogram costs as much as 16 records
-_EXTREME = 1e9  # standard deviations: a square of it and a sum of 512 such stay finite in float32
-_BOUND = np.float32(50)  # standard deviations a regressor may reach: a wild value must fade from EWMA(100) in 200 rows
 _NORMALISER_ROWS = 10_000.0  # memory of the running mean and spread
 _USUAL_ROWS = 1000.0  # memory of the usual error
 _DAY_NS = 86_400e9
 _ROWS_PER_DAY = 1440.0  # of data without times
 _LARGEST_TAIL = 0.02  # a stream of a few records a day must not be told to flag them all
-_GAINS = tuple(np.float32(2 / (span + 1)) for span in SPANS)
 _NAN, _ZERO, _ONE = np.float32(np.nan), np.float32(0), np.float32(1)
-
-
-@jit
-def normalised(value, mean, spread):
-    """(value - mean) / spread as float32, within +-1e9."""
-    return np.float32(min(max((value - mean) / spread, -_EXTREME), _EXTREME))
-
-
-@jit
-def bounded(z, bound):
-    """z within +-bound."""
-    return min(max(z, -bound), bound)
-
-
-@jit
-def spread_of(mean, variance):
-    """Standard deviation with a floor of a thousandth of the level, so that a constant's first wiggle is no infinity."""
-    floor = 1e-3 * abs(mean)
-    return max(np.sqrt(variance), floor if floor > 0.0 else 1e-3)
-
-
-@jit
-def learn_inputs(x, stat, I, weight):
-    """Writes mean, variance and spread of the inputs x (I) into stat (3 I), West's update; missing values change nothing."""
-    for k in range(I):
-        if not np.isnan(x[k]):
-            if np.isnan(stat[k]):
-                stat[k] = x[k]
-                stat[I + k] = 0.0
-            else:
-                difference = x[k] - stat[k]
-                stat[k] += weight * difference
-                stat[I + k] = (1.0 - weight) * (stat[I + k] + weight * difference * difference)
-            stat[2 * I + k] = spread_of(stat[k], stat[I + k])
-
-
-@jit
-def begin_regressors(state, at, D, d, z):
-    """Writes the regressors of feature d as if z had always been its value."""
-    for j in range(REGRESSORS):
-        state[at + j * D + d] = z
-
-
-@jit
-def absorb_regressors(state, at, D, d, z):
-    """Writes the regressors of feature d after its value z: lags 1 to 3, then the EWMAs."""
-    column = at + d
-    z = bounded(z, _BOUND)
-    state[column + 2 * D] = state[column + D]
-    state[column + D] = state[column]
-    state[column] = z
-    for j in range(REGRESSORS - LAGS):
-        k = column + (LAGS + j) * D
-        state[k] += _GAINS[j] * (z - state[k])
-
-
-@jit
-def known_input(x, stat, I, k, clip):
-    """Input k, known before the prediction, in clipped standard deviations; the mean where it is missing."""
-    if np.isnan(x[k]) or np.isnan(stat[k]):
-        return _ZERO
-    return bounded(normalised(x[k], stat[k], stat[2 * I + k]), clip)
 
 
 @jit
@@ -165,7 +55,7 @@ def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
         for d in range(D):
             begin = _ZERO
             if not np.isnan(x[d]) and not np.isnan(stat[d]):
-                begin = bounded(normalised(x[d], stat[d], stat[2 * I + d]), _BOUND)
+                begin = bounded(normalised(x[d], stat[d], stat[2 * I + d]), BOUND)
             begin_regressors(state, at, D, d, begin)
             if mark[SCORED] == 0:
                 state[sizes[AT_USUAL] + d] = setup.usual[d]
@@ -231,7 +121,7 @@ def errors(s, setup, pool, x, prediction, p0, work, w0):
     floor = np.float32(setup.params[SCALE_FLOOR])
     total, present = 0.0, 0
     for d in range(D):
-        predicted = bounded(prediction[p0 + d], _BOUND)
+        predicted = bounded(prediction[p0 + d], BOUND)
         if np.isnan(x[d]):
             work[w0 + d], work[w0 + D + d] = predicted, _ZERO
             continue
@@ -265,7 +155,7 @@ def write_detail(b, s, setup, pool, out, prediction, p0, present):
     for d in range(D):
         fixed = max(state[sizes[AT_USUAL] + d], floor)
         scale = np.sqrt(np.float64(fixed) * max(state[sizes[AT_RECENT] + d], fixed))
-        expected = stat[d] + stat[2 * I + d] * bounded(prediction[p0 + d], _BOUND)
+        expected = stat[d] + stat[2 * I + d] * bounded(prediction[p0 + d], BOUND)
         out.details[OUT_EXPECTED, b, d] = expected
         out.details[OUT_LOW, b, d] = expected - limit * scale * stat[2 * I + d]
         out.details[OUT_HIGH, b, d] = expected + limit * scale * stat[2 * I + d]
@@ -392,7 +282,7 @@ def absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, admitted):
     entry = sizes[AT_WINDOW] + memory + mark[WINDOW_AT] * (I + D)
     for d in range(D):
         z, e = work[w0 + d], work[w0 + D + d]
-        tap.target[tap.at + b, d] = bounded(z, _BOUND) if admitted else _NAN
+        tap.target[tap.at + b, d] = bounded(z, BOUND) if admitted else _NAN
         state[entry + I + d] = e + network[p0 + d] if admitted else _NAN
     mark[WINDOW_AT] += 1
     tap.closed[0, tap.at + b] = 0

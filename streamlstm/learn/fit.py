@@ -10,6 +10,7 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.detect.engine import Engine
 from streamlstm.errors import InputError
+from streamlstm.kernels.inputs import spread_of
 from streamlstm.kernels.layout import (
     AT_RECENT,
     AT_THRESHOLD,
@@ -29,7 +30,7 @@ from streamlstm.kernels.layout import (
 )
 from streamlstm.kernels.regress import regress_stream
 from streamlstm.kernels.ridge import add_moments, solve_ridge
-from streamlstm.kernels.score import spread_of, wished_tail
+from streamlstm.kernels.score import wished_tail
 from streamlstm.kernels.thresholds import limit
 from streamlstm.learn.bptt import Progress, Series, train_lstm
 from streamlstm.model.layout import Layout, make_layout

@@ -1,14 +1,17 @@
-"""From a command's arguments to a source, a model and a configuration that fit each other."""
+"""From a command's arguments to a source, a model, a configuration and outputs that fit each other."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from streamlstm.config import Config, load
+from streamlstm.errors import InputError, OutputError, UsageError
 from streamlstm.model.files import load_model
 from streamlstm.model.network import Model
-from streamlstm.sources import FileSource, open_files
+from streamlstm.sources import FileSource, NoColumnError, open_files
 from streamlstm.types import DeadLetter
+
+STDIN = STDOUT = "-"
 
 
 def resolve(
@@ -35,7 +38,38 @@ def open_source(
     settings = config.input
     if model is not None and not settings.features:
         settings = settings.model_copy(update={"features": model.features, "exogenous": model.exogenous})
-    return open_files(
-        inputs, settings, batch_rows=config.runtime.batch_rows, label=label,
-        on_dead_letter=on_dead_letter, on_note=on_note,
-    )  # fmt: skip
+    try:
+        return open_files(
+            inputs, settings, batch_rows=config.runtime.batch_rows, label=label,
+            on_dead_letter=on_dead_letter, on_note=on_note,
+        )  # fmt: skip
+    except NoColumnError as error:
+        if model is None:
+            raise
+        raise InputError(f"{error}; the model was fitted on {', '.join(model.features + model.exogenous)}") from error
+
+
+def config_path(config: str | Path | Config | None) -> str | Path | None:
+    """The file that a configuration is read from, if it is one."""
+    return None if isinstance(config, Config) else config
+
+
+def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Raises where two outputs, or an output and an input, are one file, and where an output's folder is missing.
+
+    Said before the first record: an output is emptied when it is opened. None stands for nothing, `-` for a standard
+    stream.
+    """
+    taken = {Path(path).resolve() for path in inputs if path is not None and str(path) != STDIN}
+    written = set()
+    for path in outputs:
+        if path is None:
+            continue
+        place = Path(path).resolve() if str(path) != STDOUT else STDOUT
+        if place in written:
+            raise UsageError(f"{path}: two outputs go there; give each a place of its own")
+        if place in taken:
+            raise UsageError(f"{path}: is read by this run and would be overwritten; choose another place")
+        if isinstance(place, Path) and not place.parent.is_dir():
+            raise OutputError(f"{path}: there is no folder {place.parent}; create it or choose another place")
+        written.add(place)

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 
 from streamlstm.config import config_hash
 from streamlstm.detect.detector import Detector
+from streamlstm.errors import OutputError
 from streamlstm.evaluate import Evaluation
 from streamlstm.report import SeriesCollector
 from streamlstm.sinks import Sink, open_sink
@@ -63,9 +65,9 @@ class Outlets:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            if self._detector.features:
+            if self._detector.features and not isinstance(error, OutputError):  # else the next error would hide it
                 self._take(self._detector.open_episodes())
         finally:
             self._stack.close()

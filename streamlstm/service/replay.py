@@ -14,7 +14,7 @@ from streamlstm.detect.detector import Detector
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import Evaluation, Result, Windows, is_column, load_windows, parse_start
 from streamlstm.report import write_report
-from streamlstm.service.opening import open_source, resolve
+from streamlstm.service.opening import check_outputs, config_path, open_source, resolve
 from streamlstm.service.outlets import NO_MODEL, Outlets, Wanted
 from streamlstm.sinks import DeadLetterFile
 from streamlstm.sources import Source
@@ -54,13 +54,17 @@ class Summary:
         ]
         if self.first_time is not None and self.last_time is not None:
             pairs.insert(1, ("from", f"{_iso(self.first_time)} to {_iso(self.last_time)}"))
-        faults = {
+        return pairs + self.faults()
+
+    def faults(self) -> list[tuple[str, str]]:
+        """What was wrong with the records, where anything was."""
+        counts = {
             "dead letters": self.dead_letters,
             "infinite values, read as missing": self.infinities,
             "records older than one before": self.backward,
             "records with the time of the one before": self.repeated,
         }
-        return pairs + [(name, f"{count:,}") for name, count in faults.items() if count]
+        return [(name, f"{count:,}") for name, count in counts.items() if count]
 
 
 def _iso(time_ns: int) -> str:
@@ -98,12 +102,18 @@ def replay(
     """
     hooks = hooks or Hooks()
     settings, found = resolve(config, model, overrides or {})
-    _check_distinct([path for path in (flags, scores, episodes, report) if path is not None])
+    begin = parse_start(start, "--from") if start is not None else None
+    if report == "-":
+        raise UsageError("--report: is a file, not standard output; name one")
     windows = load_windows(labels) if labels is not None and not is_column(labels) else None
     letters = DeadLetterFile(dead_letters)
     label = labels if labels is not None and windows is None else None
     try:
         source = open_source(inputs, settings, found, label=label, on_dead_letter=letters, on_note=hooks.on_note)
+        check_outputs(
+            [flags, scores, episodes, report, dead_letters],
+            [*source.paths, model, config_path(config), None if label else labels],
+        )
         columns = source.columns
         detector = Detector(settings, model=found, features=columns.features, exogenous=columns.exogenous)
         threads = settings.runtime.threads
@@ -111,7 +121,7 @@ def replay(
         evaluation = None
         if labels is not None:
             promised = settings.threshold.false_alarms_per_day if settings.threshold.kind == "quantile" else None
-            evaluation = Evaluation(windows, parse_start(start) if start is not None else None, promised)
+            evaluation = Evaluation(windows, begin, promised)
         wanted = Wanted(flags, scores, scores_detail, episodes, report)
         with Outlets(wanted, detector, evaluation) as outlets:
             records, first, last, seconds = run(source, detector, outlets, hooks, pace)
@@ -119,6 +129,8 @@ def replay(
         letters.close()
     if records == 0:
         raise InputError(f"{', '.join(inputs)}: no record could be read; the reasons are in {dead_letters}")
+    if labels is not None and windows is not None:
+        _check_labels(labels, windows, detector.pool.keys.strings().to_pylist(), hooks)
     backward, repeated = detector.time_faults()
     result = evaluation.result() if evaluation is not None else None
     summary = Summary(
@@ -137,7 +149,6 @@ def replay(
             labels=windows,
             evaluation=result,
         )
-    _note_unused(windows, result, hooks)
     return summary
 
 
@@ -181,15 +192,15 @@ def paced(batch: EventBatch, pace: float | None, began: float, first: int | None
             time.sleep(_SLICE_S)
 
 
-def _check_distinct(paths: list[str]) -> None:
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UsageError(f"{path}: two outputs go there; give each a place of its own")
-
-
-def _note_unused(windows: Windows | None, result: Result | None, hooks: Hooks) -> None:
-    if windows is None or result is None or not result.unused_labels:
+def _check_labels(path: str, windows: Windows, streams: Sequence[str], hooks: Hooks) -> None:
+    """Notes the labels' keys that no stream has; InputError if that is all of them."""
+    unused = windows.unused(streams)
+    if not unused:
         return
-    unused = result.unused_labels
-    some = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
-    hooks.on_note(f"labels: {len(unused)} keys have no stream in this data: {some}")
+    if len(unused) == len(windows.keys):
+        raise InputError(f"{path}: no key is a stream of this data; keys: {_some(unused)}; streams: {_some(streams)}")
+    hooks.on_note(f"{path}: no stream in this data has these keys: {_some(unused)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

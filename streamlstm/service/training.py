@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from streamlstm.config import Config
-from streamlstm.errors import InputError, OutputError, UsageError
+from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import parse_start
 from streamlstm.learn.bptt import Progress
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.files import save_model
 from streamlstm.model.network import Model
-from streamlstm.service.opening import open_source, resolve
+from streamlstm.service.opening import check_outputs, config_path, open_source, resolve
 from streamlstm.sinks import DeadLetterFile
 from streamlstm.sources import Source
 from streamlstm.state.keys import KeyTable
@@ -36,14 +36,12 @@ def fit_files(
 
     `label` names a 0/1 column that is no feature.
     """
-    folder = Path(model).absolute().parent
-    if not folder.is_dir():  # said before the work, not after it
-        raise OutputError(f"{model}: there is no folder {folder}; create it or choose another place with --model")
     settings, _ = resolve(config, None, overrides or {})
-    end = parse_start(until) if until is not None else None
+    end = None if until is None else 1.0 if until == "1" else parse_start(until, "--until")
     letters = DeadLetterFile(dead_letters)
     try:
         source = open_source(inputs, settings, None, label=label, on_dead_letter=letters, on_note=on_note)
+        check_outputs([model, dead_letters], [*source.paths, config_path(config)])
         recordings = read_recordings(source, end)
     finally:
         letters.close()

@@ -17,6 +17,10 @@ TIME_NAMES = ("timestamp", "time")
 KEY_NAME = "key"
 
 
+class NoColumnError(InputError):
+    """A file without a column that it must have."""
+
+
 def choose(
     sample: Sample, source: str, settings: schema.Input, label: str | None, on_note: Callable[[str], None]
 ) -> Columns:
@@ -48,7 +52,7 @@ def require(columns: Columns, sample: Sample, source: str) -> None:
         if name not in names:
             near = get_close_matches(name, names, 1)
             nearest = f"; nearest: {near[0]!r}" if near else ""
-            raise InputError(f"{source}: no column {name!r}; {_listing(names)}{nearest}")
+            raise NoColumnError(f"{source}: no column {name!r}; {_listing(names)}{nearest}")
     for name in wanted.numbers:
         kind = sample.columns[name].type
         if not holds_numbers(kind) and not holds_text(kind):

@@ -139,6 +139,11 @@ class FileSource:
             self._reader = None
             self._done += reader.progress() if path == STDIN else size
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files in the order in which they are read, `-` for standard input."""
+        return self._paths
+
     def progress(self) -> tuple[int, int]:
         """Bytes read of the files as they lie on disk, and all their bytes; the latter is 0 with standard input."""
         done = self._done + (0 if self._reader is None else self._reader.progress())
