@@ -18,6 +18,7 @@ from streamlstm.kernels.compiling import _FEATURES, HAS_FMA
 from streamlstm.kernels.episodes import step_episode
 from streamlstm.kernels.matrix import multiply
 from streamlstm.kernels.plan import SPARE, plan_batch
+from streamlstm.kernels.step import step_batch
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.state.keys import KeyTable
 from streamlstm.types import Float32
@@ -86,6 +87,21 @@ def test_a_rows_bits_do_not_depend_on_its_neighbours(inputs: int, hidden: int) -
     for batch in range(1, 14):
         slots = rng.permutation(SLOTS)[:batch]
         assert cell.step(slots)[slots].tobytes() == expected[slots].tobytes()
+
+
+def test_a_bare_step_is_the_same_step() -> None:
+    rng = np.random.default_rng(0)
+    for inputs, hidden in SHAPES:
+        cell = Cell(inputs, hidden, seed=1)
+        slots = rng.permutation(150)[:100].astype(np.int32)  # more rows than a tile holds
+        state = np.tile(cell.begin[:, :-MARGIN], (10, 1))[:150]
+        x = rng.normal(size=(100, inputs)).astype(np.float32)
+        actual = state.copy()
+        scratch = np.zeros(layout.TILE * (inputs + hidden), np.float32)
+        step_batch(cell.weights[MARGIN:], hidden, x, slots, actual, scratch)
+        z = np.concatenate([x, state[slots, :hidden]], axis=1).reshape(-1)
+        step_rows(cell.weights, MARGIN, inputs, hidden, z, inputs + hidden, slots, 0, 100, state, 0, cell.padded)
+        assert actual.tobytes() == state.tobytes()
 
 
 def test_lstm_is_that_of_onnx_runtime() -> None:

@@ -5,6 +5,7 @@ Frozen, they depend on the stream's own records alone, so streams may be permute
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,7 @@ def bits(scored: ScoredBatch) -> dict[str, list[bytes]]:
 def bits_of_parts(detector: Detector, records: Records, cuts: list[int]) -> dict[str, list[bytes]]:
     """The output where the records come in batches that end at `cuts`."""
     edges = [0, *sorted(min(cut, len(records)) for cut in cuts), len(records)]
-    parts = [
-        bits(score(detector, records.at(np.arange(begin, end)))) for begin, end in zip(edges, edges[1:], strict=False)
-    ]
+    parts = [bits(score(detector, records.at(np.arange(begin, end)))) for begin, end in pairwise(edges)]
     return {name: [row for part in parts for row in part[name]] for name in FIELDS}
 
 

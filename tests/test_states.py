@@ -88,6 +88,13 @@ def test_another_threshold_than_the_models_is_calibrated(single: Model) -> None:
     assert actual.stage.tolist() == [1] * 29 + [2] * 31
 
 
+@pytest.mark.xfail(strict=True, reason="Detector keeps a model's thresholds where `score` differs from the model's")
+def test_another_score_than_the_models_is_calibrated(single: Model) -> None:
+    config = Config.model_validate(QUICK | {"score": {"span": 1}})
+    actual = one(Detector(config, model=single), wave(60))
+    assert actual.stage.tolist() == [1] * 29 + [2] * 31
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_spike_is_flagged_once(kind: str) -> None:
     detector = Detector(QUICK | {"threshold": {"kind": kind}, "score": {"span": 1}})
@@ -238,6 +245,18 @@ def test_a_damaged_snapshot(tmp_path: Path, many: Model) -> None:
         Detector(QUICK).snapshot(path)
 
 
+@pytest.mark.xfail(strict=True, reason="a snapshot carries no checksum")
+def test_a_snapshot_with_a_flipped_bit(tmp_path: Path) -> None:
+    path, detector = tmp_path / "s", Detector(QUICK)
+    one(detector, wave(100))
+    detector.snapshot(path)
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 64
+    path.write_bytes(data)
+    with pytest.raises(StateError):
+        Detector.restore(path)
+
+
 def test_calls_that_make_no_sense(many: Model) -> None:
     detector = Detector(model=many)
     with pytest.raises(UsageError, match="frozen needs a model"):
@@ -246,6 +265,10 @@ def test_calls_that_make_no_sense(many: Model) -> None:
         detector.process("s", 0, [1.0, 2.0])
     with pytest.raises(UsageError, match="got 2 columns"):
         detector.process_batch(["s"], None, [[1.0, 2.0]])
+    for values in ([], [1.0], [1.0, 2.0, 3.0]):
+        for call in (two := Detector(QUICK, features=("a", "b"))).process, two.peek:
+            with pytest.raises(UsageError, match=f"got {len(values)} columns, this detector reads 2: a, b"):
+                call("s", 0, values)
     with pytest.raises(UsageError, match="B rows each"):
         detector.process_batch(["s", "t"], None, [1.0])
     with pytest.raises(UsageError, match="B rows each"):

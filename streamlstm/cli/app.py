@@ -60,11 +60,10 @@ def run(arguments: list[str]) -> int:
             status = app([a for a in arguments if a != "--debug"], standalone_mode=False)
             sys.stdout.flush()
         except (Exception, KeyboardInterrupt) as error:
-            cause = error.__context__ if isinstance(error, typer.Abort) else None  # Typer's word for Ctrl-C
-            interrupted = interrupts.was(cause or error)
-            if interrupted is not None:
-                return _complain("interrupted; what was written until now is whole", interrupted, debug)
-            return _failed(error, debug)
+            if interrupts.status is None:
+                return _failed(error, debug)
+        if interrupts.status is not None:  # Typer may have made a status of it, another one for each of its versions
+            return _complain("interrupted; what was written until now is whole", interrupts.status, False)
     return status if isinstance(status, int) else 0
 
 

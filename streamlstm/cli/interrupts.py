@@ -7,7 +7,6 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_INTERRUPTED = 128 + signal.SIGINT
 
 
 class Interrupts:
@@ -34,10 +33,6 @@ class Interrupts:
             signal.signal(number, handler)
         if self._before:
             sys.unraisablehook = self._unraisable
-
-    def was(self, error: BaseException) -> int | None:
-        """The exit status if `error` comes of a signal, else None."""
-        return self.status or (_INTERRUPTED if isinstance(error, KeyboardInterrupt) else None)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self.status = 128 + number

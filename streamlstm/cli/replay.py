@@ -1,5 +1,6 @@
 """`streamlstm replay`."""
 
+import time
 from typing import Annotated
 
 import typer
@@ -26,6 +27,9 @@ def replay(
     pace: Annotated[
         float | None, typer.Option(metavar="X", min=1e-6, help="Replay X times as fast as event time passes.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, max=256, help="Processes that share the streams; needs a model.")
+    ] = 1,
     dead_letters: DeadLetters = DEAD_LETTERS,
     settings: Settings = None,
 ) -> None:
@@ -34,6 +38,7 @@ def replay(
         summary = run_replay(
             inputs, config=config, model=model, overrides=overrides(settings), flags=flags, scores=scores,
             scores_detail=scores_detail, episodes=episodes, report=report, dead_letters=dead_letters, pace=pace,
+            workers=workers,
             hooks=hooks(bar),
         )  # fmt: skip
     show(summary, [path for path in (flags, scores, episodes, report) if path and path != "-"],
@@ -41,8 +46,14 @@ def replay(
 
 
 def hooks(bar: Bar) -> Hooks:
-    """Notes as lines, progress as a bar over the bytes of the files."""
-    return Hooks(note, lambda records, read, size: bar.show(read, size, f"{records:,} records"))
+    """Notes as lines, progress as a bar over the bytes of the files, with the rate since the first batch."""
+    began = time.monotonic()
+
+    def show_progress(records: int, read: int, size: int) -> None:
+        rate = records / max(time.monotonic() - began, 1e-9)
+        bar.show(read, size, f"{records:,} records, {rate:,.0f}/s")
+
+    return Hooks(note, show_progress)
 
 
 def show(summary: Summary, written: list[str], *, quiet: bool) -> None:

@@ -186,6 +186,11 @@ class Detector:
 
     # ---- what the streams say of themselves
 
+    def keys(self) -> list[str]:
+        """Keys of all streams seen, in the order of their first records."""
+        keys: list[str] = self.pool.keys.strings().to_pylist() if self.features else []
+        return keys
+
     def closed_episodes(self) -> list[Episode]:
         """Episodes that closed since the last call."""
         return self.log.take_closed()

@@ -9,10 +9,10 @@ from typing import Self
 import pyarrow as pa
 
 from streamlstm.config import config_hash
-from streamlstm.detect.detector import Detector
 from streamlstm.errors import OutputError
 from streamlstm.evaluate import Evaluation
 from streamlstm.report import SeriesCollector
+from streamlstm.service.crew import Scorer
 from streamlstm.sinks import Sink, open_sink
 from streamlstm.sinks.schemas import episodes_schema, flags_schema, scores_schema
 from streamlstm.sinks.tables import episodes_table, flags_table, scores_table
@@ -35,18 +35,18 @@ class Wanted:
 class Outlets:
     """Writes what a detector says; a context, which closes its files however the run ends."""
 
-    def __init__(self, wanted: Wanted, detector: Detector, evaluation: Evaluation | None) -> None:
+    def __init__(self, wanted: Wanted, scorer: Scorer, evaluation: Evaluation | None) -> None:
         self.flags = self.episodes = 0
         self.kept: list[Episode] = []
-        self.collector = SeriesCollector(detector.features) if wanted.report else None
+        self.collector = SeriesCollector(scorer.features) if wanted.report else None
         self.detail = wanted.scores_detail or wanted.report is not None
         self._scores_detail = wanted.scores_detail
-        self._detector = detector
+        self._scorer = scorer
         self._evaluation = evaluation
-        self._model = detector.model.hash if detector.model else NO_MODEL
-        self._config = config_hash(detector.config)
+        self._model = scorer.model.hash if scorer.model else NO_MODEL
+        self._config = config_hash(scorer.config)
         self._stack = ExitStack()
-        features = detector.features
+        features = scorer.features
         try:
             self._flags = self._open(wanted.flags, flags_schema(features))
             self._scores = self._open(wanted.scores, scores_schema(features, detail=wanted.scores_detail))
@@ -67,8 +67,8 @@ class Outlets:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            if self._detector.features and not isinstance(error, OutputError):  # else the next error would hide it
-                self._take(self._detector.open_episodes())
+            if self._scorer.features and not isinstance(error, OutputError):  # else the next error would hide it
+                self._take(self._scorer.open_episodes())
         finally:
             self._stack.close()
 
@@ -83,11 +83,12 @@ class Outlets:
             self.collector.add(scored)
         if self._evaluation is not None:
             self._evaluation.add(scored, batch.label)
-        closed = self._detector.closed_episodes()
+        closed = self._scorer.closed_episodes()
         if closed:
             self._take(closed)
 
     def _take(self, episodes: Sequence[Episode]) -> None:
+        episodes = sorted(episodes, key=lambda episode: (episode.opened, episode.id))  # whoever scored them
         self.episodes += len(episodes)
         if self._episodes is not None and episodes:
             self._episodes.write(episodes_table(episodes))

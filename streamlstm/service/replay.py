@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from streamlstm.detect.detector import Detector
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import Evaluation, Result, Windows, is_column, load_windows, parse_start
 from streamlstm.report import write_report
+from streamlstm.service.crew import Crew, Scorer
 from streamlstm.service.opening import check_outputs, config_path, open_source, resolve
 from streamlstm.service.outlets import NO_MODEL, Outlets, Wanted
 from streamlstm.sinks import DeadLetterFile
@@ -94,6 +96,7 @@ def replay(
     labels: str | None = None,
     start: str | None = None,
     pace: float | None = None,
+    workers: int = 1,
     hooks: Hooks | None = None,
 ) -> Summary:
     """Scores all records of `inputs` and writes what is asked for; with `labels` also judges the result from `start` on.
@@ -115,27 +118,33 @@ def replay(
             [*source.paths, model, config_path(config), None if label else labels],
         )
         columns = source.columns
-        detector = Detector(settings, model=found, features=columns.features, exogenous=columns.exogenous)
-        threads = settings.runtime.threads
-        detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
         evaluation = None
         if labels is not None:
             promised = settings.threshold.false_alarms_per_day if settings.threshold.kind == "quantile" else None
             evaluation = Evaluation(windows, begin, promised)
         wanted = Wanted(flags, scores, scores_detail, episodes, report)
-        with Outlets(wanted, detector, evaluation) as outlets:
-            records, first, last, seconds = run(source, detector, outlets, hooks, pace)
+        with ExitStack() as stack:
+            scorer: Scorer
+            if workers > 1:
+                scorer = stack.enter_context(Crew(workers, settings, found, columns.features, columns.exogenous))
+            else:
+                scorer = Detector(settings, model=found, features=columns.features, exogenous=columns.exogenous)
+                threads = settings.runtime.threads
+                scorer.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+            outlets = stack.enter_context(Outlets(wanted, scorer, evaluation))
+            records, first, last, seconds = run(source, scorer, outlets, hooks, pace)
+            backward, repeated = scorer.time_faults()
+            stages, keys = scorer.stages(), scorer.keys()
     finally:
         letters.close()
     if records == 0:
         raise InputError(f"{', '.join(inputs)}: no record could be read; the reasons are in {dead_letters}")
-    if labels is not None and windows is not None:
-        _check_labels(labels, windows, detector.pool.keys.strings().to_pylist(), hooks)
-    backward, repeated = detector.time_faults()
     result = evaluation.result() if evaluation is not None else None
+    if labels is not None and windows is not None and result is not None:
+        _check_labels(labels, windows, [quality.key for quality in result.streams], hooks)
     summary = Summary(
-        records, len(detector.pool), outlets.flags, outlets.episodes, letters.count, source.infinities,
-        backward, repeated, detector.stages(), first, last, seconds, result,
+        records, len(keys), outlets.flags, outlets.episodes, letters.count, source.infinities,
+        backward, repeated, stages, first, last, seconds, result,
     )  # fmt: skip
     if report is not None and outlets.collector is not None:
         write_report(
@@ -153,7 +162,7 @@ def replay(
 
 
 def run(
-    source: Source, detector: Detector, outlets: Outlets, hooks: Hooks, pace: float | None
+    source: Source, scorer: Scorer, outlets: Outlets, hooks: Hooks, pace: float | None
 ) -> tuple[int, int | None, int | None, float]:
     """Scores and writes all batches: records, first and last time, seconds."""
     began, records = time.perf_counter(), 0
@@ -161,7 +170,7 @@ def run(
     last: int | None = None
     for whole in source:
         for batch in paced(whole, pace, began, first):
-            outlets.write(batch, detector.process_events(batch, detail=outlets.detail))
+            outlets.write(batch, scorer.process_events(batch, detail=outlets.detail))
             timed = batch.time[batch.time != NO_TIME]
             if len(timed):
                 low, high = int(timed.min()), int(timed.max())

@@ -62,7 +62,7 @@ def read_recordings(source: Source, end: int | float | None) -> dict[str, Record
     keys = KeyTable()
     slots, times, values = [], [], []
     for batch in source:
-        slots.append(keys.slots(batch.keys.dictionary)[batch.keys.indices.to_numpy(zero_copy_only=False)])
+        slots.append(keys.slots_of(batch.keys))
         times.append(batch.time)
         values.append(batch.x)
     if not slots:

@@ -193,7 +193,7 @@ class FileSource:
         if self._stdin_opened:
             raise InputError("standard input can be read only once; save it to a file to read it again")
         self._stdin_opened = True
-        lines = LineBlocks(sys.stdin.buffer, STDIN_NAME)
+        lines = LineBlocks(sys.stdin.buffer, STDIN_NAME, pipe=True)
         kind = JsonLinesReader if lines.first_byte() == b"{" else CsvReader
         return kind(lines, STDIN_NAME, self._report(STDIN_NAME))
 

@@ -1,7 +1,9 @@
 """Text files and standard input, plain or compressed, as blocks of whole lines."""
 
+import select
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
@@ -15,6 +17,9 @@ MAX_LINE_BYTES = 32 << 20
 PIECE_BYTES = 256 << 10
 TAIL_BYTES = 1 << 20
 TAIL_PIECE_BYTES = 512
+FIRST_LINES = 1001
+"""Lines that are waited for even on a slow pipe: the header and what columns and formats are found from."""
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
@@ -67,13 +72,19 @@ def locator(lines: Sequence[tuple[int, bytes]]) -> Callable[[int], tuple[int, st
 
 
 class LineBlocks:
-    """Iterates over a stream's `Lines` once. Good lines before a damage are yielded before DamagedError is raised."""
+    """Iterates over a stream's `Lines` once. Good lines before a damage are yielded before DamagedError is raised.
 
-    def __init__(self, stream: Any, source: str, compression: str | None = None, size: int = 0) -> None:
+    Of a pipe, whose writer may be slow, the lines that are there are yielded before there is a block of them.
+    """
+
+    def __init__(
+        self, stream: Any, source: str, compression: str | None = None, size: int = 0, *, pipe: bool = False
+    ) -> None:
         self._raw = stream
         self._source = source
         self._compression = compression
         self._size = size
+        self._pipe = pipe
         self._stream = stream if compression is None else pa.CompressedInputStream(stream, compression)
         self._read = 0
         self._head = b""
@@ -109,13 +120,15 @@ class LineBlocks:
             first += data.count(b"\n")
 
     def _blocks(self) -> Iterator[bytes]:
-        pending = [self._head]
-        size = len(self._head)
-        while piece := self._piece():
+        pending: list[bytes] = []
+        size = lines = 0
+        for piece in chain([self._head] if self._head else [], iter(self._piece, b"")):
             pending.append(piece)
             size += len(piece)
             if size < BLOCK_BYTES:
-                continue
+                lines += piece.count(b"\n") if self._pipe else 0
+                if lines < FIRST_LINES or not self._would_wait():
+                    continue
             data = b"".join(pending)
             cut = data.rfind(b"\n") + 1
             if cut:
@@ -140,12 +153,20 @@ class LineBlocks:
     def _piece(self) -> bytes:
         """The next bytes; none at the end and after a damage."""
         try:
-            piece: bytes = self._stream.read(self._piece_bytes())
+            read = self._stream.read1 if self._pipe else self._stream.read
+            piece: bytes = read(self._piece_bytes())
         except (OSError, pa.ArrowException) as error:
             self._damage = str(error)
             return b""
         self._read = self._raw.tell() if self._size else self._read + len(piece)
         return piece
+
+    def _would_wait(self) -> bool:
+        """Whether the next piece of a pipe is yet to be written."""
+        try:
+            return not select.select([self._raw], [], [], 0)[0]
+        except (OSError, ValueError):  # nothing that can be waited for
+            return False
 
     def _piece_bytes(self) -> int:
         if self._compression is None:

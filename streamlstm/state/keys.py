@@ -31,6 +31,16 @@ class KeyTable:
         )
         return out
 
+    def slots_of(self, keys: pa.DictionaryArray) -> Int32:
+        """Slots int32 (B) of `keys` (B); entries of the dictionary that no record uses stay unknown."""
+        indices: Int32 = keys.indices.to_numpy(zero_copy_only=False)
+        used = np.bincount(indices, minlength=len(keys.dictionary)) > 0
+        if used.all():
+            return self.slots(keys.dictionary)[indices]
+        slots = np.zeros(len(used), np.int32)
+        slots[used] = self.slots(keys.dictionary.filter(pa.array(used)))
+        return slots[indices]
+
     def find(self, key: str) -> int:
         """The slot of a key, -1 where it is not known; nothing is added."""
         data = np.frombuffer(key.encode() or b"\0", np.uint8)

@@ -65,11 +65,10 @@ class StreamPool:
     def slots(self, keys: pa.DictionaryArray) -> Int32:
         """Slots int32 (B) of the streams named by `keys` (B); rows of new streams are begun."""
         known = len(self)
-        distinct = self.keys.slots(keys.dictionary)
+        slots = self.keys.slots_of(keys)
         if len(self) > known:
             self._begin(known)
-        indices: Int32 = keys.indices.to_numpy(zero_copy_only=False)
-        return distinct[indices]
+        return slots
 
     def slot(self, key: str) -> int:
         """The slot of one stream; its row is begun if it is new."""
