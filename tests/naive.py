@@ -97,9 +97,12 @@ class Stream:
         error = np.where(missing, 0.0, np.nan_to_num(z[:D]) - predicted)
         u = np.abs(error) / np.sqrt(self.usual * np.maximum(self.recent, self.usual))
         if not missing.all():
-            rms = math.sqrt((u[~missing] ** 2).mean())
+            rms = min(math.sqrt((u[~missing] ** 2).mean()), 256.0)
             self.smooth = rms if self.smooth is None else self.smooth + 2 / (self.span + 1) * (rms - self.smooth)
-        size = np.minimum(np.abs(error), 1e6)
+        reach = 100 * np.maximum(self.usual, self.recent)
+        size = np.minimum(np.abs(error), reach)
         self.recent = np.where(missing, self.recent, self.recent + 2 / (self.scale_span + 1) * (size - self.recent))
-        self.regressors.absorb(np.where(missing, predicted, np.nan_to_num(z[:D])))
+        self.regressors.absorb(
+            np.where(missing, predicted, np.clip(np.nan_to_num(z[:D]), predicted - reach, predicted + reach))
+        )
         return self.mean[:D] + self.spread[:D] * predicted, self.smooth or 0.0

@@ -333,7 +333,7 @@ def test_files_that_are_no_models(tmp_path: Path, model: Model) -> None:
     with pytest.raises(ModelError, match="it is a snapshot"):
         load_model(path)
     ours = {"streamlstm": "model", "format": "99", "description": "{}"}
-    for metadata, words in ((ours, "format 99"), (ours | {"format": "1"}, "damaged model")):
+    for metadata, words in ((ours, "format 99"), (ours | {"format": "1"}, "damaged")):
         path.write_bytes(safetensors.numpy.save({"weight": np.zeros(3, np.float32)}, metadata))
         with pytest.raises(ModelError, match=words):
             load_model(path)

@@ -34,7 +34,7 @@ def evaluate(
     settings: Settings = None,
 ) -> None:
     """Score labelled records and judge flags and scores: causal, no point adjustment."""
-    check_outputs([json_path, report, dead_letters], [*inputs, model, config])
+    check_outputs([json_path, report, dead_letters], [*inputs, model, config, labels])
     with Bar("evaluate") as bar:
         summary = replay(
             inputs, config=config, model=model, overrides=overrides(settings), labels=labels, start=start,

@@ -86,7 +86,10 @@ class Detector:
             model.check_architecture(self.config)
         self.features, self.exogenous = features, exogenous
         self.layout: Layout = make_layout(self.config, len(features), len(exogenous), online=self.online)
-        keep = model is not None and model.config.threshold == self.config.threshold
+        # A threshold that was learned on other scores, or asks for another rate, is learned anew.
+        keep = model is not None and all(
+            getattr(model.config, part) == getattr(self.config, part) for part in ("threshold", "score")
+        )
         self.pool = StreamPool(self.layout, model.starts if model else None, keep_thresholds=keep)
         self.engine = Engine(self.config, self.layout, model)
         self.log = EpisodeLog(features)
@@ -110,12 +113,13 @@ class Detector:
         single = self._single or self._first_call(values)
         if len(values) != self._width:
             raise UsageError(self._wanted(len(values)))
+        single.take(values)
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = self.pool.slot(key)
         row = self.rows_of_calls
         self.rows_of_calls = row + 1
-        scored = single(self.pool.rows, slot, key, time, values, row, self.log.number_of(CALL), learn=True)
+        scored = single(self.pool.rows, slot, key, time, row, self.log.number_of(CALL), learn=True)
         if scored.change:
             self.log.note(single.outputs, single.slots, np.array([scored.change]), self.pool.keys)
         return scored
@@ -127,7 +131,8 @@ class Detector:
         if len(values) != self._width:
             raise UsageError(self._wanted(len(values)))
         look = SingleCall(self.engine, len(self.features), self._width)
-        return look(self.pool.copy_of(key), 0, key, time, values, self.rows_of_calls, 0, learn=False)
+        look.take(values)
+        return look(self.pool.copy_of(key), 0, key, time, self.rows_of_calls, 0, learn=False)
 
     def process_batch(
         self, keys: Sequence[str] | pa.Array, times: npt.ArrayLike | None, values: npt.ArrayLike
@@ -154,9 +159,11 @@ class Detector:
             self._set_up(tuple(f"value_{d}" for d in range(x.shape[1])), ())
         if x.ndim != 2 or x.shape[1] != self._width:
             raise UsageError(self._wanted(x.shape[1]))
-        x = _finite(x)
+        # Another layout would be another type to the compiler, and half a minute of compiling in mid-stream.
+        x = np.require(_finite(x), np.float64, ["C", "W"])
+        time, row = (np.require(column, np.int64, ["C", "W"]) for column in (batch.time, batch.row))
         slots = self.pool.slots(batch.keys)
-        out = self._call(slots, batch.time, x, batch.row, batch.source, detail=detail)
+        out = self._call(slots, time, x, row, batch.source, detail=detail)
         codes = out.codes
         return ScoredBatch(
             self.features, batch.keys, batch.time, batch.row, x[:, : len(self.features)],

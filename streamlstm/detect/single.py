@@ -1,12 +1,13 @@
 """One event at a time: the compiled call on arrays that are made once, since making them takes longer than the call."""
 
 from collections.abc import Sequence
-from math import isfinite, isinf, nan
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
 
 from streamlstm.detect.engine import Engine, Outputs
+from streamlstm.errors import UsageError
 from streamlstm.kernels.layout import (
     OUT_ATTRIBUTION,
     OUT_CHANGE,
@@ -42,13 +43,18 @@ class SingleCall:
         self._rows: Rows | None = None
         self._arguments: tuple[Any, ...] = ()
 
-    def __call__(
-        self, rows: Rows, slot: int, key: str, time: int, values: Sequence[float], row: int, source: int, *, learn: bool
-    ) -> Scored:
-        """Scores the event of stream `slot` and changes its row in `rows`; an infinite value counts as missing."""
-        if not isfinite(sum(values)):
-            values = [nan if isinf(value) else value for value in values]
-        self._first[:] = values
+    def take(self, values: Sequence[float | None]) -> None:
+        """Reads the values of the event to come; None and infinities count as missing. UsageError for what is no number."""
+        try:
+            self._first[:] = values
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"values: {list(values)!r}: {error}; give numbers, NaN where one is missing") from error
+        total = sum(self._first.tolist())
+        if not isfinite(total):
+            self._first[np.isinf(self._first)] = nan
+
+    def __call__(self, rows: Rows, slot: int, key: str, time: int, row: int, source: int, *, learn: bool) -> Scored:
+        """Scores the event whose values were taken last and changes the row of stream `slot` in `rows`."""
         self.slots[0], self._time[0], self._row[0] = slot, time, row
         engine = self._engine
         if rows is not self._rows:  # the pool has grown, or this is a copy

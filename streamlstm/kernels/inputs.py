@@ -7,6 +7,8 @@ from streamlstm.kernels.layout import LAGS, REGRESSORS, SPANS
 
 BOUND = np.float32(50)
 """Standard deviations that a regressor may reach: a wild value must fade from EWMA(100) within some hundred records."""
+_ABSURD = 1e100  # beyond it a square overflows: no mean is made of it
+_SETTLED, _OUTLIER = 0.25, 20.0  # after four records a value moves mean and spread by at most 20 spreads' worth
 _EXTREME = 1e9  # standard deviations: a square of it and a sum of 512 such stay finite in float32
 _GAINS = tuple(np.float32(2 / (span + 1)) for span in SPANS)
 _ZERO = np.float32(0)
@@ -35,12 +37,14 @@ def spread_of(mean, variance):
 def learn_inputs(x, stat, I, weight):
     """Writes mean, variance and spread of the inputs x (I) into stat (3 I), West's update; missing values change nothing."""
     for k in range(I):
-        if not np.isnan(x[k]):
+        if abs(x[k]) < _ABSURD:  # false for NaN
             if np.isnan(stat[k]):
                 stat[k] = x[k]
                 stat[I + k] = 0.0
             else:
                 difference = x[k] - stat[k]
+                if weight < _SETTLED:
+                    difference = min(max(difference, -_OUTLIER * stat[2 * I + k]), _OUTLIER * stat[2 * I + k])
                 stat[k] += weight * difference
                 stat[I + k] = (1.0 - weight) * (stat[I + k] + weight * difference * difference)
             stat[2 * I + k] = spread_of(stat[k], stat[I + k])

@@ -31,6 +31,11 @@ from streamlstm.types import NO_TIME
 LEARNING, CALIBRATING, LIVE = range(3)
 REFRESH = 16  # scores between two computations of a threshold: a scan of its histogram costs as much as 16 records
 _NORMALISER_ROWS = 10_000.0  # memory of the running mean and spread
+_WILD, _WILD_EARLY = 256.0, 10.0  # usual errors: a record's part in the score; one value, however wild, must fade within some spans;
+# before a stream is live it would also make up the tail of the threshold that is being learned
+# What one record may move, in usual errors: the regressors and the recent error, and the usual error itself. Without
+# the bounds one value of 1e30 makes a stream blind for thousands of records; a lasting shift is followed within some.
+_JUMP, _OUTLIER = np.float32(100), np.float32(20)
 _USUAL_ROWS = 1000.0  # memory of the usual error
 _DAY_NS = 86_400e9
 _ROWS_PER_DAY = 1440.0  # of data without times
@@ -215,8 +220,9 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
 
     total, present = errors(s, setup, pool, x, prediction, p0, work, w0)
     live = mark[SCORED] >= params[CALIBRATING_ROWS]
+    rms = _ZERO
     if present > 0:
-        rms = np.float32(np.sqrt(total / present))
+        rms = np.float32(min(np.sqrt(total / present), _WILD if live else _WILD_EARLY))
         state[SMOOTH] += (rms - state[SMOOTH]) * (_ONE if mark[SCORED] == 0 else np.float32(params[SMOOTH_GAIN]))
     score, limit = state[SMOOTH], state[LIMIT]
     severity, change, flag = _NAN, NONE, 0
@@ -246,22 +252,24 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     quiet = mark[OPEN] == 0 or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
     if present > 0 and (quiet or change == OPENED):
         threshold = state[sizes[AT_THRESHOLD] :]
-        learned = min(score, np.float32(2) * limit) if change == OPENED else score
+        learned = min(score, np.float32(2) * limit) if live else score  # a shift is accepted step by step
         thresholds.absorb(sizes[KIND], threshold, learned, params[MEMORY_ROWS])
     adapting = (sizes[ONLINE] == 1 and quiet) or not live
     usual_weight = np.float32(max(1.0 / (mark[SCORED] + 1.0), 2.0 / (_USUAL_ROWS + 1.0)))
-    scale_gain = np.float32(params[SCALE_GAIN])
+    scale_gain, floor = np.float32(params[SCALE_GAIN]), np.float32(params[SCALE_FLOOR])
     usual, recent, at = sizes[AT_USUAL], sizes[AT_RECENT], sizes[AT_REGRESSORS]
     if sizes[ONLINE] == 1:
-        absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, quiet)
+        absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, quiet and rms < _WILD_EARLY)
     for d in range(D):
         z, e = work[w0 + d], work[w0 + D + d]
         if not np.isnan(x[d]):
-            size = bounded(abs(e), np.float32(1e6))
+            s, largest = max(state[usual + d], floor), max(state[usual + d], state[recent + d], floor)
+            predicted = bounded(prediction[p0 + d], BOUND)
+            z = min(max(z, predicted - _JUMP * largest), predicted + _JUMP * largest)
             if adapting:
-                s2 = state[usual + d] * state[usual + d]
-                state[usual + d] = np.sqrt(s2 + usual_weight * (size * size - s2))
-            state[recent + d] += scale_gain * (size - state[recent + d])
+                size = min(abs(e), _OUTLIER * s)
+                state[usual + d] = np.sqrt(s * s + usual_weight * (size * size - s * s))
+            state[recent + d] += scale_gain * (min(abs(e), _JUMP * largest) - state[recent + d])
         absorb_regressors(state, at, D, d, z)
     if adapting and sizes[ONLINE] == 1:
         learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))

@@ -1,9 +1,11 @@
 """Model files: one `.safetensors` with weights, starting states, and all else as JSON in its metadata."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.numpy
 
@@ -16,8 +18,9 @@ FORMAT = "1"
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Writes a safetensors file; a failure leaves no half file behind."""
+    """Writes a safetensors file with a checksum of its tensors; a failure leaves no half file behind."""
     path = Path(path)
+    metadata = metadata | {"checksum": checksum(tensors)}
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(safetensors.numpy.save(tensors, metadata))
@@ -27,11 +30,21 @@ def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, 
         raise OutputError(f"{path}: cannot write: {error.strerror}; choose another place with --model") from error
 
 
+def checksum(tensors: dict[str, Any]) -> str:
+    """SHA-256 over the names and bytes of all tensors."""
+    digest = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Tensors and metadata of a safetensors file of ours; ModelError where it is missing, damaged or another's."""
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"{path}: no such file; `streamlstm fit INPUT --model {path}` writes a model")
+        writer = f"`streamlstm fit INPUT --model {path}`" if kind == "model" else "`Detector.snapshot`"
+        raise ModelError(f"{path}: no such file; {writer} writes a {kind}")
     try:
         with safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
@@ -42,6 +55,8 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str,
         raise ModelError(f"{path}: a safetensors file, but not a {kind} of streamlstm; {_advice(metadata)}")
     if metadata.get("format") != FORMAT:
         raise ModelError(f"{path}: {kind} format {metadata.get('format')}, this version reads format {FORMAT}")
+    if metadata.get("checksum") != checksum(tensors):
+        raise ModelError(f"{path}: damaged: its content does not have the checksum that its metadata states")
     return tensors, metadata
 
 
@@ -74,8 +89,6 @@ def load_model(path: str | Path) -> Model:
         model = model_from(tensors, json.loads(metadata["description"]))
     except (KeyError, ValueError, ConfigError) as error:
         raise ModelError(f"{path}: damaged model: {error}") from error
-    if model.hash != metadata.get("hash"):
-        raise ModelError(f"{path}: damaged model: its weights do not have the hash that its metadata states")
     return model
 
 

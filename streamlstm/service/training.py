@@ -37,7 +37,7 @@ def fit_files(
     `label` names a 0/1 column that is no feature.
     """
     settings, _ = resolve(config, None, overrides or {})
-    end = None if until is None else 1.0 if until == "1" else parse_start(until, "--until")
+    end = None if until is None else 1.0 if until in ("1", "1.0") else parse_start(until, "--until")
     letters = DeadLetterFile(dead_letters)
     try:
         source = open_source(inputs, settings, None, label=label, on_dead_letter=letters, on_note=on_note)

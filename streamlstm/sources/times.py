@@ -48,6 +48,7 @@ class TimeFormat:
 
     @property
     def is_iso(self) -> bool:
+        """ISO 8601, with or without a zone."""
         return self.kind in ("iso", "iso_zone")
 
     @property
