@@ -681,7 +681,7 @@ class TestSignals:
         changed("bad.csv", value=lambda n, v: "ERR" if n == 3 else v)
 
         def interrupt() -> None:
-            while not Path("s.csv").exists() or Path("s.csv").stat().st_size < 1000:
+            while not Path("f.csv").exists() or Path("f.csv").stat().st_size < 2000:
                 time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -696,13 +696,13 @@ class TestSignals:
         )
         always = [text for setting in settings for text in ("--set", setting)]
         ran = cli(
-            "replay", "bad.csv", "-m", data / "pump.safetensors", "--pace", 60 * 15 * 60, "--scores", "s.csv", *always,
-            "--flags", "f.parquet", "--episodes", "e.jsonl.gz",
+            "replay", "bad.csv", "-m", data / "pump.safetensors", "--pace", 60 * 15 * 60, "--scores", "s.parquet", *always,
+            "--flags", "f.csv", "--episodes", "e.jsonl.gz",
         )  # fmt: skip
         thread.join()
         assert ran.status == 130
         assert ran.complaint() == "streamlstm: interrupted; what was written until now is whole"
-        assert 10 < read("s.csv").num_rows == read("f.parquet").num_rows < ROWS - 1
+        assert 5 < read("f.csv").num_rows <= read("s.parquet").num_rows - 1 < ROWS - 2
         assert read("e.jsonl.gz")["state"].to_pylist() == ["open"]
         assert signal.getsignal(signal.SIGINT) is before
 
@@ -724,7 +724,7 @@ class TestSignals:
     def test_a_slow_pipe(self, data: Path, number: signal.Signals, status: int):
         """Records of a pipe are scored when they come, and what was scored before a signal stays."""
         process = subprocess.Popen(
-            [*MODULE, "replay", "-", "-m", str(data / "pump.safetensors"), "--scores", "s.csv", "--flags", "f.parquet"],
+            [*MODULE, "replay", "-", "-m", str(data / "pump.safetensors"), "--scores", "s.parquet", "--flags", "f.csv"],
             stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stdin is not None
@@ -734,7 +734,7 @@ class TestSignals:
             process.stdin.flush()
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
-            if Path("s.csv").exists() and Path("s.csv").read_bytes().count(b"\n") == 1150:
+            if Path("f.csv").exists() and Path("f.csv").read_bytes().count(b"\n") > 5:
                 break
             time.sleep(0.05)
         process.send_signal(number)
@@ -742,8 +742,9 @@ class TestSignals:
         assert process.returncode == status, err
         assert err.splitlines()[-1] == "streamlstm: interrupted; what was written until now is whole"
         assert "Traceback" not in err
-        assert read("s.csv").num_rows == 1149
-        assert read("f.parquet").num_rows == sum(read("s.csv")["flag"].to_pylist())
+        scores = read("s.parquet")
+        assert 1000 <= scores.num_rows < 1150
+        assert read("f.csv").num_rows == sum(scores["flag"].to_pylist())
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:

@@ -30,7 +30,7 @@ NONE, OPENED, UPDATED, CLOSED = range(4)
 _GROWTH = np.float32(1.5)  # a new peak is reported when it exceeds the one last reported by half
 
 
-@jit
+@jit(inline=True)
 def step_episode(mark, scalars, severity, time, source, row, params):
     """The change that a live record makes (`types.Change`); writes the episode's columns of `mark` and `scalars`.
 

@@ -14,26 +14,26 @@ _GAINS = tuple(np.float32(2 / (span + 1)) for span in SPANS)
 _ZERO = np.float32(0)
 
 
-@jit
+@jit(inline=True)
 def normalised(value, mean, spread):
     """(value - mean) / spread as float32, within +-1e9."""
     return np.float32(min(max((value - mean) / spread, -_EXTREME), _EXTREME))
 
 
-@jit
+@jit(inline=True)
 def bounded(z, bound):
     """z within +-bound."""
     return min(max(z, -bound), bound)
 
 
-@jit
+@jit(inline=True)
 def spread_of(mean, variance):
     """Standard deviation with a floor of a thousandth of the level, so that a constant's first wiggle is no infinity."""
     floor = 1e-3 * abs(mean)
     return max(np.sqrt(variance), floor if floor > 0.0 else 1e-3)
 
 
-@jit
+@jit(inline=True)
 def learn_inputs(x, stat, I, weight):
     """Writes mean, variance and spread of the inputs x (I) into stat (3 I), West's update; missing values change nothing."""
     for k in range(I):
@@ -50,14 +50,14 @@ def learn_inputs(x, stat, I, weight):
             stat[2 * I + k] = spread_of(stat[k], stat[I + k])
 
 
-@jit
+@jit(inline=True)
 def begin_regressors(state, at, D, d, z):
     """Writes the regressors of feature d as if z had always been its value."""
     for j in range(REGRESSORS):
         state[at + j * D + d] = z
 
 
-@jit
+@jit(inline=True)
 def absorb_regressors(state, at, D, d, z):
     """Writes the regressors of feature d after its value z: lags 1 to 3, then the EWMAs."""
     column = at + d
@@ -70,7 +70,7 @@ def absorb_regressors(state, at, D, d, z):
         state[k] += _GAINS[j] * (z - state[k])
 
 
-@jit
+@jit(inline=True)
 def known_input(x, stat, I, k, clip):
     """Input k, known before the prediction, in clipped standard deviations; the mean where it is missing."""
     if np.isnan(x[k]) or np.isnan(stat[k]):

@@ -31,7 +31,10 @@ from streamlstm.types import NO_TIME
 LEARNING, CALIBRATING, LIVE = range(3)
 REFRESH = 16  # scores between two computations of a threshold: a scan of its histogram costs as much as 16 records
 _NORMALISER_ROWS = 10_000.0  # memory of the running mean and spread
-_WILD, _WILD_EARLY = 256.0, 10.0  # usual errors: a record's part in the score; one value, however wild, must fade within some spans;
+_WILD, _WILD_EARLY = (
+    256.0,
+    10.0,
+)  # usual errors: a record's part in the score; one value, however wild, must fade within some spans;
 # before a stream is live it would also make up the tail of the threshold that is being learned
 # What one record may move, in usual errors: the regressors and the recent error, and the usual error itself. Without
 # the bounds one value of 1e30 makes a stream blind for thousands of records; a lasting shift is followed within some.
@@ -43,7 +46,7 @@ _LARGEST_TAIL = 0.02  # a stream of a few records a day must not be told to flag
 _NAN, _ZERO, _ONE = np.float32(np.nan), np.float32(0), np.float32(1)
 
 
-@jit
+@jit(inline=True)
 def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
     """Writes what the network reads at record b: z (inputs of the first layer) and regressors behind the place of h."""
     sizes, params = setup.sizes, setup.params
@@ -87,7 +90,7 @@ def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
             state[entry + k] = z[z0 + k]
 
 
-@jit
+@jit(inline=True)
 def note_time(mark, time):
     """Writes first and last time of the stream and counts records that came late or with the time of the one before."""
     if time == NO_TIME:
@@ -102,7 +105,7 @@ def note_time(mark, time):
         mark[LAST_TIME] = time
 
 
-@jit
+@jit(inline=True)
 def wished_tail(mark, params):
     """Share of records that may open an episode, from the wished alarms per day and the stream's own records per day."""
     per_day = _ROWS_PER_DAY
@@ -111,7 +114,7 @@ def wished_tail(mark, params):
     return min(params[ALARMS_PER_DAY] / per_day, _LARGEST_TAIL)
 
 
-@jit
+@jit(inline=True)
 def errors(s, setup, pool, x, prediction, p0, work, w0):
     """Sum of u^2 and number of features present; writes z (D) and error (D) to `work`, smoothed u^2 to the state.
 
@@ -143,7 +146,7 @@ def errors(s, setup, pool, x, prediction, p0, work, w0):
     return total, present
 
 
-@jit
+@jit(inline=True)
 def write_detail(b, s, setup, pool, out, prediction, p0, present):
     """Writes expected value, band and attribution of record b, in the unit of the input.
 
@@ -168,7 +171,7 @@ def write_detail(b, s, setup, pool, out, prediction, p0, present):
     out.codes[OUT_DETAILED, b] = 1
 
 
-@jit
+@jit(inline=True)
 def cause_of(s, setup, pool, work, w0):
     """The feature that the score is most owed to, counted from 1, negative where the value lay below the expected one."""
     D, share = setup.sizes[N_FEATURES], setup.sizes[AT_SHARE]
@@ -196,7 +199,7 @@ def write_learning(b, setup, records, out):
             out.details[OUT_ATTRIBUTION, b, d] = 1.0 / D
 
 
-@jit
+@jit(inline=True)
 def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, work, w0):
     """Scores record b against `prediction` (at p0) and absorbs it; writes the outputs of b and the state of s.
 

@@ -8,7 +8,7 @@ from streamlstm.kernels.layout import FIXED, LIMIT_FLOOR, SIGMA
 from streamlstm.kernels.thresholds import fixed, quantile, sigma
 
 
-@jit
+@jit(inline=True)
 def absorb(kind, row, score, memory):
     """Writes `score` (>= 0) into the threshold's state `row` (its width) float32; `memory` scores are remembered."""
     if kind == FIXED:

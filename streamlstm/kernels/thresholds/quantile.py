@@ -21,7 +21,7 @@ KNOWN, WIDE = 4.0, 40.0
 _LN_WIDE = 2.302585092994046  # ln(WIDE / KNOWN)
 
 
-@jit
+@jit(inline=True)
 def absorb(row, score, memory):
     """Writes one score into its bin."""
     bin = np.int32((bits32(np.float32(score)) >> _SHIFT) - _FIRST)

@@ -8,7 +8,7 @@ from streamlstm.kernels.layout import SIGMAS
 COUNT, MEAN, VARIANCE = range(3)
 
 
-@jit
+@jit(inline=True)
 def absorb(row, score, memory):
     """Writes count, mean and variance (West's update, with a weight that does not fall below 1 / memory)."""
     row[COUNT] = min(row[COUNT] + np.float32(1), np.float32(memory))
