@@ -327,3 +327,10 @@ def test_python_does_nothing_per_event(mode: str, many: Model) -> None:
     counts = [executed_opcodes(lambda batch=batch: detector.process_events(batch)) for batch in (small, large, small)]
     assert 0 < counts[0] < 5000
     assert counts[0] == counts[1] == counts[2]
+
+
+def test_no_stream_is_live_without_a_threshold(single: Model) -> None:
+    config = {"threshold": {"kind": "fixed", "level": 1e6}, "learning": {"calibrating_rows": 1}}
+    actual = one(Detector({**single.config.model_dump(), **config}, model=single), wave(40))
+    assert not actual.flag.any()
+    assert (actual.threshold[actual.stage == Stage.LIVE] == np.float32(1e6)).all()

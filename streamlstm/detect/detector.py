@@ -17,6 +17,7 @@ from streamlstm.errors import UsageError
 from streamlstm.kernels.layout import (
     BACKWARD,
     CALIBRATING_ROWS,
+    LIMIT,
     OUT_ATTRIBUTION,
     OUT_CHANGE,
     OUT_DETAILED,
@@ -212,7 +213,8 @@ class Detector:
             return {stage.name.lower(): 0 for stage in Stage}
         marks = self.pool.rows.marks[: len(self.pool)]
         ready = marks[:, READY] == 1
-        live = ready & (marks[:, SCORED] >= self.layout.params[CALIBRATING_ROWS])
+        limits = self.pool.rows.state[: len(self.pool), LIMIT]
+        live = ready & (marks[:, SCORED] >= self.layout.params[CALIBRATING_ROWS]) & (limits > 0)
         counts = {Stage.LEARNING: ~ready, Stage.CALIBRATING: ready & ~live, Stage.LIVE: live}
         return {stage.name.lower(): int(chosen.sum()) for stage, chosen in counts.items()}
 

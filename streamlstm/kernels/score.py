@@ -222,7 +222,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         return
 
     total, present = errors(s, setup, pool, x, prediction, p0, work, w0)
-    live = mark[SCORED] >= params[CALIBRATING_ROWS]
+    live = mark[SCORED] >= params[CALIBRATING_ROWS] and state[LIMIT] > _ZERO
     rms = _ZERO
     if present > 0:
         rms = np.float32(min(np.sqrt(total / present), _WILD if live else _WILD_EARLY))
@@ -280,7 +280,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     mark[SEEN] += 1
     if present > 0:
         mark[SCORED] += 1
-    if mark[SCORED] % REFRESH == 0 or change == OPENED or mark[SCORED] == np.int64(params[CALIBRATING_ROWS]):
+    if mark[SCORED] % REFRESH == 0 or change == OPENED or (not live and mark[SCORED] >= params[CALIBRATING_ROWS]):
         tail = wished_tail(mark, params)
         state[LIMIT] = thresholds.limit(sizes[KIND], state[sizes[AT_THRESHOLD] :], tail, params)
 

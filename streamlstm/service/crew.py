@@ -6,6 +6,7 @@ same bits. The caller's process reads and writes; a worker gets its streams' rec
 
 import multiprocessing
 import signal
+from contextlib import suppress
 from dataclasses import fields
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -82,6 +83,7 @@ class Crew:
         self.config, self.model, self.features = config, model, features
         self._keys = KeyTable()
         self._closed: list[Episode] = []
+        self._exchanging = False
         warm_up()  # one process fills the compile cache; several at once have crashed it
         context = multiprocessing.get_context("spawn")  # never fork a process whose kernels have started threads
         self._pipes: list[Connection] = []
@@ -113,11 +115,12 @@ class Crew:
     def process_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
         """Scores the records of a source, each in the worker of its stream."""
         slots = self._keys.slots_of(batch.keys)
+        self._exchanging = True
         parts = [np.flatnonzero(slots % len(self._pipes) == n) for n in range(len(self._pipes))]
         for pipe, part in zip(self._pipes, parts, strict=True):
             keys = batch.keys.take(part)
             mine = EventBatch(keys, batch.time[part], batch.x[part], batch.row[part], batch.source)
-            pipe.send(("score", mine, detail))
+            _send(pipe, ("score", mine, detail))
         columns: dict[str, Any] = {}
         for pipe, part in zip(self._pipes, parts, strict=True):
             scored, closed = _answer(pipe)
@@ -127,6 +130,7 @@ class Crew:
                     shape = (len(batch), *values.shape[1:])
                     columns[name] = np.empty(shape, values.dtype)
                 columns[name][part] = values
+        self._exchanging = False
         value = batch.x[:, : len(self.features)]
         return ScoredBatch(self.features, batch.keys, batch.time, batch.row, value, **columns)
 
@@ -136,7 +140,9 @@ class Crew:
         return closed
 
     def open_episodes(self) -> list[Episode]:
-        """Episodes that are open now."""
+        """Episodes that are open now; none after an interruption in mid-exchange, whose rest is still in the pipes."""
+        if self._exchanging:
+            return []
         return [episode for answer in self._ask("open_episodes") for episode in answer]
 
     def stages(self) -> dict[str, int]:
@@ -151,17 +157,25 @@ class Crew:
 
     def _ask(self, method: str) -> list[Any]:
         for pipe in self._pipes:
-            pipe.send((method,))
+            _send(pipe, (method,))
         return [_answer(pipe) for pipe in self._pipes]
+
+
+_ENDED = "a worker process has ended; look for its own message above, or for lack of memory"
+
+
+def _send(pipe: Connection, request: tuple[Any, ...]) -> None:
+    try:
+        pipe.send(request)
+    except ConnectionError:
+        raise ChildProcessError(_ENDED) from None
 
 
 def _answer(pipe: Connection) -> Any:
     try:
         answer = pipe.recv()
-    except EOFError:
-        raise ChildProcessError(
-            "a worker process has ended; look for its own message above, or for lack of memory"
-        ) from None
+    except (EOFError, ConnectionError):
+        raise ChildProcessError(_ENDED) from None
     if isinstance(answer, BaseException):
         raise answer
     return answer
@@ -174,16 +188,14 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     detector = Detector(config, model=model, features=features, exogenous=exogenous)
     wanted = [field.name for field in fields(ScoredBatch) if field.name not in _WHOLE]
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):
+        while True:
             request = pipe.recv()
-        except EOFError:
-            return
-        try:
-            if request[0] == "score":
-                scored = detector.process_events(request[1], detail=request[2])
-                pipe.send(({name: getattr(scored, name) for name in wanted}, detector.closed_episodes()))
-            else:
-                pipe.send(getattr(detector, request[0])())
-        except Exception as error:  # it is the caller who can tell the user
-            pipe.send(error)
+            try:
+                if request[0] == "score":
+                    scored = detector.process_events(request[1], detail=request[2])
+                    pipe.send(({name: getattr(scored, name) for name in wanted}, detector.closed_episodes()))
+                else:
+                    pipe.send(getattr(detector, request[0])())
+            except Exception as error:  # it is the caller who can tell the user
+                pipe.send(error)
