@@ -130,6 +130,45 @@ def test_lstm_is_that_of_onnx_runtime() -> None:
     assert np.abs(state[0, 16:19] - expected_c).max() < 3e-7
 
 
+def test_lstm_is_that_of_pytorch() -> None:
+    """Five steps of two stacked layers, I = 2, H = 4, from zero; numbers of `torch.nn.LSTM`, PyTorch 2.15.0 on a CPU.
+
+    Made on 2026-11-21. Every tensor, in PyTorch's order, is sin(n k + k) / 2 over its entries n, with k from 1 in steps of
+    0.37; the input is four times that with k = 0.9. PyTorch's two biases are summed.
+    """
+    expected_y = np.array([
+        [-0.02569650113582611, 0.07343675196170807, -0.04134891554713249, 0.11678991466760635],
+        [0.007518703583627939, 0.061213333159685135, -0.01223461702466011, 0.05158289521932602],
+        [0.058360643684864044, -0.0968066155910492, 0.015988746657967567, 0.0026379073970019817],
+        [0.037693195044994354, -0.13016100227832794, 0.005132223945111036, 0.0964859202504158],
+        [0.008358017541468143, -0.04771307110786438, -0.02964118868112564, 0.16333842277526855],
+    ])  # fmt: skip
+    expected_c = [
+        [-0.9055406451225281, 0.11377649009227753, -0.3235609233379364, -0.5687525272369385],
+        [0.020502980798482895, -0.07505138963460922, -0.08632795512676239, 0.2576252222061157],
+    ]
+
+    def wave(shape: tuple[int, ...], k: float) -> Float32:
+        return (np.sin(np.arange(np.prod(shape)) * k + k) * 0.5).astype(np.float32).reshape(shape)
+
+    k, layers = 1.0, []
+    for inputs in (2, 4):
+        tensors = [wave(shape, k + 0.37 * n) for n, shape in enumerate(((16, inputs), (16, 4), (16,), (16,)))]
+        layers.append(pack(tensors[0], tensors[1], tensors[2] + tensors[3]))
+        k += 4 * 0.37
+    x = wave((5, 2), 0.9) * 4
+    states = [np.zeros((1, 32), np.float32) for _ in layers]
+    for t in range(5):
+        z = x[t]
+        for layer, state in zip(layers, states, strict=True):
+            inputs = np.concatenate([z, state[0, :4]])
+            step_rows(layer, 0, len(z), 4, inputs, len(inputs), np.zeros(1, np.int32), 0, 1, state, 0, 16)
+            z = state[0, :4].copy()
+        assert np.abs(z - expected_y[t]).max() < 5e-7
+    actual_c = [state[0, 16:20] for state in states]
+    assert np.abs(np.array(actual_c) - expected_c).max() < 5e-7
+
+
 def test_hot_kernels_hold_packed_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = [name for name in ("avx512f", "avx2", "avx") if _FEATURES.get(name)]
     if not wide:
