@@ -31,3 +31,7 @@ class ModelError(StreamlstmError):
 
 class StateError(StreamlstmError):
     """A snapshot that is damaged, or belongs to another model or configuration."""
+
+
+class WorkerError(StreamlstmError):
+    """A worker process that ended before its work was done."""

@@ -249,9 +249,20 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         out.values[OUT_PEAK, b] = state[PEAK]
         for k in range(MARKS):
             out.episodes[b, k] = mark[k]
+    absorb_row(b, s, setup, pool, x, tap, prediction, network, p0, work, w0, present, rms, live, change)
 
-    # ---- absorb: an open episode teaches neither the threshold nor the model, until it has lasted so long that it is
-    # the new normal; its first record counts once in the threshold, so that the alarms opened make up the tail.
+
+@jit(inline=True)
+def absorb_row(b, s, setup, pool, x, tap, prediction, network, p0, work, w0, present, rms, live, change):
+    """Learns from record b after its score: threshold, usual and recent errors, regressors, counters of stream s.
+
+    An open episode teaches neither the threshold nor the model, until it has lasted so long that it is the new normal;
+    its first record counts once in the threshold, so that the alarms opened make up the tail.
+    """
+    sizes, params = setup.sizes, setup.params
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
+    state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
+    score, limit = state[SMOOTH], state[LIMIT]
     quiet = mark[OPEN] == 0 or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
     if present > 0 and (quiet or change == OPENED):
         threshold = state[sizes[AT_THRESHOLD] :]
@@ -266,12 +277,13 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     for d in range(D):
         z, e = work[w0 + d], work[w0 + D + d]
         if not np.isnan(x[d]):
-            s, largest = max(state[usual + d], floor), max(state[usual + d], state[recent + d], floor)
+            fixed = max(state[usual + d], floor)
+            largest = max(fixed, state[recent + d])
             predicted = bounded(prediction[p0 + d], BOUND)
             z = min(max(z, predicted - _JUMP * largest), predicted + _JUMP * largest)
             if adapting:
-                size = min(abs(e), _OUTLIER * s)
-                state[usual + d] = np.sqrt(s * s + usual_weight * (size * size - s * s))
+                size = min(abs(e), _OUTLIER * fixed)
+                state[usual + d] = np.sqrt(fixed * fixed + usual_weight * (size * size - fixed * fixed))
             state[recent + d] += scale_gain * (min(abs(e), _JUMP * largest) - state[recent + d])
         absorb_regressors(state, at, D, d, z)
     if adapting and sizes[ONLINE] == 1:

@@ -16,7 +16,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
-from streamlstm.errors import UsageError
+from streamlstm.errors import UsageError, WorkerError
 from streamlstm.model.network import Model
 from streamlstm.service.warmup import warm_up
 from streamlstm.state.keys import KeyTable
@@ -168,14 +168,14 @@ def _send(pipe: Connection, request: tuple[Any, ...]) -> None:
     try:
         pipe.send(request)
     except ConnectionError:
-        raise ChildProcessError(_ENDED) from None
+        raise WorkerError(_ENDED) from None
 
 
 def _answer(pipe: Connection) -> Any:
     try:
         answer = pipe.recv()
     except (EOFError, ConnectionError):
-        raise ChildProcessError(_ENDED) from None
+        raise WorkerError(_ENDED) from None
     if isinstance(answer, BaseException):
         raise answer
     return answer
