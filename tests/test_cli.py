@@ -1,6 +1,5 @@
 """The command line as a stranger and as an operator meet it: what it writes, what it says, how it exits."""
 
-import gc
 import gzip
 import json
 import os
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 import pytest
+from bytecodes import executed_bytecodes
 
 from streamlstm import Detector
 from streamlstm.cli.app import run as run_cli
@@ -838,44 +838,6 @@ class TestReadme:
         assert f"--{option}" in cli("replay", "--help").out
 
 
-def opcodes(action: Callable[[], Any]) -> int:
-    """Number of bytecodes that Python executes in `action`."""
-    count = 0
-    gc.collect()
-    gc.disable()  # callbacks of others would be counted
-    before = sys.gettrace()
-    try:
-        if sys.version_info >= (3, 12):
-            monitoring, tool = sys.monitoring, 4
-
-            def instruction(code: Any, offset: int) -> None:
-                nonlocal count
-                count += 1
-
-            monitoring.use_tool_id(tool, "opcodes")
-            monitoring.register_callback(tool, monitoring.events.INSTRUCTION, instruction)
-            monitoring.set_events(tool, monitoring.events.INSTRUCTION)
-            try:
-                action()
-            finally:
-                monitoring.set_events(tool, 0)
-                monitoring.free_tool_id(tool)
-        else:
-
-            def trace(frame: FrameType, event: str, argument: Any) -> Any:
-                nonlocal count
-                frame.f_trace_opcodes, frame.f_trace_lines = True, False
-                count += event == "opcode"
-                return trace
-
-            sys.settrace(trace)
-            action()
-    finally:
-        sys.settrace(before)
-        gc.enable()
-    return count
-
-
 class TestCost:
     BLOCKS = 4
 
@@ -892,7 +854,7 @@ class TestCost:
             source = open_files([path], config.input, batch_rows=rows, on_dead_letter=print, on_note=lambda note: None)
             detector = Detector(config, model=load_model(model))
             outlets = Outlets(Wanted(flags="flags.csv", scores="scores.csv"), detector, None)
-            count = opcodes(lambda: run_loop(source, detector, outlets, Hooks(), None))
+            count = executed_bytecodes(lambda: run_loop(source, detector, outlets, Hooks(), None))
         return count, sinks
 
     @pytest.mark.parametrize("always", [False, True], ids=["no record flagged", "every record flagged"])

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from bytecodes import executed_bytecodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,25 +134,6 @@ def test_episodes_table() -> None:
     assert episodes_table([]).num_rows == 0
 
 
-def bytecodes(work: Callable[[], object]) -> int:
-    """Number of Python bytecodes that `work` executes."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 @pytest.mark.parametrize(
     "work",
     [
@@ -165,7 +146,7 @@ def bytecodes(work: Callable[[], object]) -> int:
 def test_python_works_per_batch_not_per_row(work: Callable[[ScoredBatch], object]) -> None:
     small, large = scored(10), scored(20_000)
     work(small)
-    assert 0 < bytecodes(lambda: work(small)) == bytecodes(lambda: work(large))
+    assert 0 < executed_bytecodes(lambda: work(small)) == executed_bytecodes(lambda: work(large))
 
 
 # Text

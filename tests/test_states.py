@@ -1,6 +1,5 @@
 """The life of a stream: its stages, what it bears, what it counts, and what a batch costs."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from bytecodes import executed_bytecodes
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
@@ -275,41 +275,6 @@ def test_memory_of_a_stream() -> None:
     assert layout.bytes_per_stream <= 1024
 
 
-def executed_opcodes(work: Callable[[], object]) -> int:
-    """Bytecodes of Python that `work` executes."""
-    count = 0
-    if sys.version_info >= (3, 12):
-        monitoring, tool = sys.monitoring, sys.monitoring.PROFILER_ID
-
-        def note(code: object, offset: int) -> None:
-            nonlocal count
-            count += 1
-
-        monitoring.use_tool_id(tool, "opcodes")
-        monitoring.register_callback(tool, monitoring.events.INSTRUCTION, note)
-        monitoring.set_events(tool, monitoring.events.INSTRUCTION)
-        try:
-            work()
-        finally:
-            monitoring.set_events(tool, 0)
-            monitoring.free_tool_id(tool)
-        return count
-
-    def trace(frame: Any, event: str, argument: object) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 @pytest.mark.parametrize("mode", ["frozen", "online"])
 def test_python_does_nothing_per_event(mode: str, many: Model) -> None:
     config = QUICK | {"threshold": {"kind": "fixed", "level": 1e6}}
@@ -324,7 +289,7 @@ def test_python_does_nothing_per_event(mode: str, many: Model) -> None:
     small, large = events(1000), events(100_000)
     for batch in (large, small):  # arrays grow, caches fill
         assert not detector.process_events(batch).flag.any()
-    counts = [executed_opcodes(lambda batch=batch: detector.process_events(batch)) for batch in (small, large, small)]
+    counts = [executed_bytecodes(lambda batch=batch: detector.process_events(batch)) for batch in (small, large, small)]
     assert 0 < counts[0] < 5000
     assert counts[0] == counts[1] == counts[2]
 
