@@ -696,7 +696,7 @@ class TestSignals:
         )
         always = [text for setting in settings for text in ("--set", setting)]
         ran = cli(
-            "replay", "bad.csv", "-m", data / "pump.safetensors", "--pace", 60 * 15 * 60, "--scores", "s.parquet", *always,
+            "replay", "bad.csv", "-m", data / "pump.safetensors", "--pace", 60 * 60, "--scores", "s.parquet", *always,
             "--flags", "f.csv", "--episodes", "e.jsonl.gz",
         )  # fmt: skip
         thread.join()
