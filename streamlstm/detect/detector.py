@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from streamlstm.config import Config, load
 from streamlstm.detect import snapshots
-from streamlstm.detect.engine import Engine, Outputs
+from streamlstm.detect.engine import Engine
 from streamlstm.detect.episodes import EpisodeLog
 from streamlstm.detect.single import SingleCall
 from streamlstm.errors import UsageError
+from streamlstm.kernels.arguments import Out
 from streamlstm.kernels.layout import (
     BACKWARD,
     CALIBRATING_ROWS,
@@ -67,6 +68,7 @@ class Detector:
         self.online = mode == "online" or (mode == "auto" and model is None)
         if model is None and not self.online:
             raise UsageError("learning.mode: frozen needs a model file; give --model, or set learning.mode: online")
+        self.threads = 1  # that score a batch; no bit depends on it
         self.rows_of_calls = 0
         self._single: SingleCall | None = None
         self.features: tuple[str, ...] = ()
@@ -96,24 +98,12 @@ class Detector:
         self.log = EpisodeLog(features)
         self._slots: dict[str, int] = {}
         self._width = len(features) + len(exogenous)
-        self._threads = 1
-
-    @property
-    def threads(self) -> int:
-        """Threads that score a batch; changes no bit of the output."""
-        return self._threads
-
-    @threads.setter
-    def threads(self, count: int) -> None:
-        self._threads = count
 
     # ---- scoring
 
     def process(self, key: str, time: int, values: Sequence[float]) -> Scored:
         """Scores one event and absorbs it: time in ns since 1970 UTC (or NO_TIME), values of features, then exogenous."""
-        single = self._single or self._first_call(values)
-        if len(values) != self._width:
-            raise UsageError(self._wanted(len(values)))
+        single = self._prepared(values)
         single.take(values)
         slot = self._slots.get(key)
         if slot is None:
@@ -127,10 +117,7 @@ class Detector:
 
     def peek(self, key: str, time: int, values: Sequence[float]) -> Scored:
         """What `process` would return, without changing anything."""
-        if self._single is None:
-            self._first_call(values)
-        if len(values) != self._width:
-            raise UsageError(self._wanted(len(values)))
+        self._prepared(values)
         look = SingleCall(self.engine, len(self.features), self._width)
         look.take(values)
         return look(self.pool.copy_of(key), 0, key, time, self.rows_of_calls, 0, learn=False)
@@ -174,18 +161,21 @@ class Detector:
             out.details[OUT_ATTRIBUTION], codes[OUT_DETAILED].astype(np.bool_),
         )  # fmt: skip
 
-    def _call(self, slots: Int32, time: Int64, x: Float64, row: Int64, source: str, *, detail: bool) -> Outputs:
+    def _call(self, slots: Int32, time: Int64, x: Float64, row: Int64, source: str, *, detail: bool) -> Out:
         number = self.log.number_of(source)
-        out = self.engine.score(self.pool.rows, slots, time, x, row, number, detail=detail, threads=self._threads)
+        out = self.engine.score(self.pool.rows, slots, time, x, row, number, detail=detail, threads=self.threads)
         change = out.codes[OUT_CHANGE]
         if change.any():
             self.log.note(out, slots, change, self.pool.keys)
         return out
 
-    def _first_call(self, values: Sequence[float]) -> SingleCall:
+    def _prepared(self, values: Sequence[float]) -> SingleCall:
         if not self.features:
             self._set_up(tuple(f"value_{d}" for d in range(len(values))), ())
-        self._single = SingleCall(self.engine, len(self.features), self._width)
+        if len(values) != self._width:
+            raise UsageError(self._wanted(len(values)))
+        if self._single is None:
+            self._single = SingleCall(self.engine, len(self.features), self._width)
         return self._single
 
     def _wanted(self, given: int) -> str:

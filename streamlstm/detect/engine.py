@@ -1,12 +1,12 @@
 """Sets up the compiled call and calls it: weights, the pool's rows, outputs and scratch as arrays."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.kernels import online as learning
+from streamlstm.kernels.arguments import Out, Pool
 from streamlstm.kernels.batch import score_parallel, score_serial
 from streamlstm.kernels.bptt import Work, make_work, theta_size
 from streamlstm.kernels.layout import (
@@ -20,25 +20,14 @@ from streamlstm.kernels.layout import (
     SEGMENT,
     WINDOW,
 )
-from streamlstm.kernels.online import COUNTERS, LANES_PER_TILE, SCALED, Learner, write_weights
+from streamlstm.kernels.online import COUNTERS, LANES_PER_TILE, SCALED, Learner
 from streamlstm.kernels.plan import SPARE
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Model, Network
-from streamlstm.model.parameters import initial_theta, network_theta
-from streamlstm.state.pool import Rows
+from streamlstm.model.parameters import initial_theta, network_theta, theta_network
 from streamlstm.types import Float32, Float64, Int32, Int64
 
 _PARALLEL_ROWS = 256  # below it one thread is done before a second has woken up (up to 100 us)
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """What a call wrote of B records, see `kernels.layout`: values, codes, details and, where an episode changed, marks."""
-
-    values: Float32
-    codes: Any
-    details: Float64
-    episodes: Int64
 
 
 class Engine:
@@ -61,27 +50,20 @@ class Engine:
                 int(layout.sizes[WINDOW]), LANES_PER_TILE, D + layout.num_known, int(layout.sizes[PADDED]),
                 layout.num_layers, layout.num_outputs,
             )  # fmt: skip
-        self.weights: Float32 = network.packed() if network else self._untrained()
+            if network is None:  # the untrained one
+                network = theta_network(
+                    self.learner.theta, self.learner.scale, self.learner.skip, D + layout.num_known,
+                    layout.hidden_size, int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs,
+                )  # fmt: skip
+        assert network is not None, "frozen weights need a model; Detector checks it"
+        self.weights: Float32 = network.packed()
         self._plan = np.zeros(0, np.int32)
         self._scratch = np.zeros((0, layout.scratch_size), np.float32)
 
-    def _untrained(self) -> Float32:
-        """Weights of a learner that has seen nothing; the same size as a packed network's."""
-        layout = self.layout
-        wide, panels = layout.num_features + layout.num_known, int(layout.sizes[PADDED]) // 16
-        size = (1 + layout.hidden_size + layout.num_regressors) * layout.num_outputs
-        for _ in range(layout.num_layers):
-            size += panels * (1 + wide + layout.hidden_size) * 64
-            wide = layout.hidden_size
-        weights = np.zeros(size, np.float32)
-        assert self.learner is not None
-        write_weights(layout.sizes, self.learner.theta, self.learner.scale, self.learner.skip, weights)
-        return weights
-
     def score(
-        self, rows: Rows, slots: Int32, time: Int64, x: Float64, row: Int64, source: int, *,
+        self, rows: Pool, slots: Int32, time: Int64, x: Float64, row: Int64, source: int, *,
         detail: bool, threads: int = 1, learn: bool = True,
-    ) -> Outputs:  # fmt: skip
+    ) -> Out:  # fmt: skip
         """One compiled call: scores B records and changes `rows` (and, learning, the weights); fresh output arrays."""
         B = len(slots)
         threads = threads if B >= _PARALLEL_ROWS and self.learner is None else 1
@@ -90,9 +72,9 @@ class Engine:
         self.call(arguments, source, threads=threads, learn=learn)
         return out
 
-    def outputs(self, B: int) -> Outputs:
+    def outputs(self, B: int) -> Out:
         """Arrays for the results of B records; not filled: a page that no record writes costs nothing."""
-        return Outputs(
+        return Out(
             np.empty((OUT_VALUES, B), np.float32),
             np.empty((OUT_CODES, B), np.uint16),
             np.empty((OUT_DETAILS, B, self.layout.num_features)),
@@ -100,7 +82,7 @@ class Engine:
         )
 
     def arguments(
-        self, rows: Rows, slots: Int32, time: Int64, x: Float64, row: Int64, out: Outputs, *,
+        self, rows: Pool, slots: Int32, time: Int64, x: Float64, row: Int64, out: Out, *,
         detail: bool, threads: int = 1, learn: bool = True,
     ) -> tuple[Any, ...]:  # fmt: skip
         """What `call` takes for these arrays; good for any number of calls while they and the weights stay the same."""

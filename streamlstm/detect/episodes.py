@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamlstm.detect.engine import Outputs
+from streamlstm.kernels.arguments import Out
 from streamlstm.kernels.layout import (
     CAUSE,
     CLOSED_TIME,
@@ -38,7 +38,7 @@ class EpisodeLog:
             self.sources.append(source)
         return len(self.sources) - 1
 
-    def note(self, out: Outputs, slots: Int32, change: Int64, keys: KeyTable) -> None:
+    def note(self, out: Out, slots: Int32, change: Int64, keys: KeyTable) -> None:
         """Keeps the episodes that this call's records closed."""
         for b in np.flatnonzero(change == Change.CLOSED):
             self._closed.append(

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from streamlstm.detect.engine import Engine, Outputs
+from streamlstm.detect.engine import Engine
 from streamlstm.errors import UsageError
+from streamlstm.kernels.arguments import Out, Pool
 from streamlstm.kernels.layout import (
     OUT_ATTRIBUTION,
     OUT_CHANGE,
@@ -21,7 +22,6 @@ from streamlstm.kernels.layout import (
     OUT_STAGE,
     OUT_THRESHOLD,
 )
-from streamlstm.state.pool import Rows
 from streamlstm.types import Change, Scored, Stage
 
 _STAGES, _CHANGES = tuple(Stage), tuple(Change)
@@ -32,7 +32,7 @@ class SingleCall:
 
     def __init__(self, engine: Engine, num_features: int, num_inputs: int) -> None:
         self.slots = np.zeros(1, np.int32)
-        self.outputs: Outputs = engine.outputs(1)
+        self.outputs: Out = engine.outputs(1)
         self._engine = engine
         self._num_features = num_features
         self._time, self._row = np.zeros(1, np.int64), np.zeros(1, np.int64)
@@ -40,7 +40,7 @@ class SingleCall:
         self._first = self._x[0]
         self._values, self._codes = self.outputs.values[:, 0], self.outputs.codes[:, 0]
         self._details = self.outputs.details[:, 0]
-        self._rows: Rows | None = None
+        self._rows: Pool | None = None
         self._arguments: tuple[Any, ...] = ()
 
     def take(self, values: Sequence[float | None]) -> None:
@@ -53,7 +53,7 @@ class SingleCall:
         if not isfinite(total):
             self._first[np.isinf(self._first)] = nan
 
-    def __call__(self, rows: Rows, slot: int, key: str, time: int, row: int, source: int, *, learn: bool) -> Scored:
+    def __call__(self, rows: Pool, slot: int, key: str, time: int, row: int, source: int, *, learn: bool) -> Scored:
         """Scores the event whose values were taken last and changes the row of stream `slot` in `rows`."""
         self.slots[0], self._time[0], self._row[0] = slot, time, row
         engine = self._engine

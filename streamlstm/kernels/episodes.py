@@ -25,8 +25,9 @@ from streamlstm.kernels.layout import (
     RUN,
     SEEN,
 )
+from streamlstm.types import Change
 
-NONE, OPENED, UPDATED, CLOSED = range(4)
+NONE, OPENED, UPDATED, CLOSED = map(int, Change)
 _GROWTH = np.float32(1.5)  # a new peak is reported when it exceeds the one last reported by half
 
 

@@ -26,9 +26,9 @@ from streamlstm.kernels.inputs import (
     spread_of,
 )
 from streamlstm.kernels.layout import *
-from streamlstm.types import NO_TIME
+from streamlstm.types import NO_TIME, Stage
 
-LEARNING, CALIBRATING, LIVE = range(3)
+LEARNING, CALIBRATING, LIVE = map(int, Stage)
 REFRESH = 16  # scores between two computations of a threshold: a scan of its histogram costs as much as 16 records
 _NORMALISER_ROWS = 10_000.0  # memory of the running mean and spread
 _WILD, _WILD_EARLY = (

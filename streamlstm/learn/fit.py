@@ -12,20 +12,13 @@ from streamlstm.detect.engine import Engine
 from streamlstm.errors import InputError
 from streamlstm.kernels.inputs import spread_of
 from streamlstm.kernels.layout import (
-    AT_RECENT,
     AT_THRESHOLD,
-    AT_USUAL,
-    BEGUN,
     CALIBRATING_ROWS,
-    FIRST_TIME,
     KIND,
-    LAST_TIME,
-    MARKS,
     OUT_EXPECTED,
     PADDED,
-    READY,
+    REGRESSORS,
     SCORED,
-    STATE_WIDTH,
     THRESHOLD_WIDTHS,
 )
 from streamlstm.kernels.regress import regress_stream
@@ -36,8 +29,8 @@ from streamlstm.learn.bptt import Progress, Series, train_lstm
 from streamlstm.model.layout import Layout, make_layout
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.model.parameters import theta_network
-from streamlstm.state.pool import Rows
-from streamlstm.types import NO_TIME, Float32, Float64, Int64
+from streamlstm.state.pool import StreamPool
+from streamlstm.types import Float32, Float64, Int64
 
 LEAST_ROWS = 50
 """Records of a stream below which nothing is fitted on it: its spread would be a guess."""
@@ -138,7 +131,7 @@ def _regress(x: Float64, stat: Float64, layout: Layout, clip: float) -> _Regress
         np.empty((n, D + layout.num_known), np.float32),
         np.empty((n, D), np.float32),
     )
-    row = np.zeros(8 * D, np.float32)
+    row = np.zeros(REGRESSORS * D, np.float32)
     regress_stream(x, stat, D, np.float32(clip), row, out.regressors, out.inputs, out.target)
     return out
 
@@ -177,7 +170,11 @@ def find_starts(
         x = np.ascontiguousarray(recording.x)
         spread = stats[n, 2 * x.shape[1] : 2 * x.shape[1] + D]
         for run in range(2):
-            rows = _one_row(layout, stats[n], usual[n])
+            one = slice(n, n + 1)
+            known = Starts(("",), stats[one], usual[one], thresholds[one], limits[one], scored[one])
+            pool = StreamPool(layout, known, keep_thresholds=False)
+            pool.slot("")
+            rows = pool.rows
             out = engine.score(
                 rows, np.zeros(len(x), np.int32), recording.time, x, np.arange(len(x)), 0, detail=run == 0
             )
@@ -190,14 +187,3 @@ def find_starts(
         limits[n] = limit(sizes[KIND], thresholds[n], wished_tail(rows.marks[0], layout.params), layout.params)
         scored[n] = rows.marks[0, SCORED]
     return Starts(tuple(recordings), stats, usual, thresholds, limits, scored)
-
-
-def _one_row(layout: Layout, stat: Float64, usual: Float32) -> Rows:
-    """A pool of one stream whose inputs' statistics and usual errors are known."""
-    sizes, D = layout.sizes, layout.num_features
-    rows = Rows(np.zeros((1, int(sizes[STATE_WIDTH])), np.float32), stat[None].copy(), np.zeros((1, MARKS), np.int64))
-    rows.state[0, sizes[AT_USUAL] : sizes[AT_USUAL] + D] = usual
-    rows.state[0, sizes[AT_RECENT] : sizes[AT_RECENT] + D] = usual
-    rows.marks[0, [FIRST_TIME, LAST_TIME]] = NO_TIME
-    rows.marks[0, READY], rows.marks[0, BEGUN], rows.marks[0, SCORED] = 1, 0, 1
-    return rows

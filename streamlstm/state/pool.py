@@ -6,13 +6,13 @@ errors and threshold (`calibrating`), and is `live`. Every later record of the k
 holds the rows and the keys in the order of slots, so that after a restore each key finds its row again.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from streamlstm.errors import StateError
+from streamlstm.kernels.arguments import Pool
 from streamlstm.kernels.layout import (
     AT_RECENT,
     AT_THRESHOLD,
@@ -32,16 +32,7 @@ from streamlstm.kernels.layout import (
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Starts
 from streamlstm.state.keys import KeyTable
-from streamlstm.types import NO_TIME, Float32, Float64, Int32, Int64
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows of streams: state (S, W), stats (S, V), marks (S, MARKS)."""
-
-    state: Float32
-    stats: Float64
-    marks: Int64
+from streamlstm.types import NO_TIME, Int32
 
 
 class StreamPool:
@@ -53,7 +44,7 @@ class StreamPool:
         self._starts = starts
         self._start_slots = {key: n for n, key in enumerate(starts.keys)} if starts else {}
         self._keep_thresholds = keep_thresholds
-        self.rows = Rows(
+        self.rows = Pool(
             np.zeros((0, int(layout.sizes[STATE_WIDTH])), np.float32),
             np.zeros((0, int(layout.sizes[STATS_WIDTH]))),
             np.zeros((0, MARKS), np.int64),
@@ -82,11 +73,8 @@ class StreamPool:
         count = len(self)
         if count > len(self.rows.state):  # doubled, so that a stream's first record costs a constant on average
             room = max(64, 2 * count) - len(self.rows.state)
-            self.rows = Rows(
-                *(
-                    np.concatenate([rows, np.zeros((room, rows.shape[1]), rows.dtype)])
-                    for rows in (self.rows.state, self.rows.stats, self.rows.marks)
-                )
+            self.rows = Pool(
+                *(np.concatenate([rows, np.zeros((room, rows.shape[1]), rows.dtype)]) for rows in self.rows)
             )
         new = slice(first, count)
         self.rows.stats[new] = np.nan
@@ -119,12 +107,12 @@ class StreamPool:
             row[LIMIT] = starts.limits[n]
             mark[SCORED] = max(1, starts.scored[n])
 
-    def copy_of(self, key: str) -> Rows:
+    def copy_of(self, key: str) -> Pool:
         """A pool of one row: a copy of the stream's, or what a new stream of this key would start from."""
         slot = self.keys.find(key)
         if slot >= 0:
             one = slice(slot, slot + 1)
-            return Rows(self.rows.state[one].copy(), self.rows.stats[one].copy(), self.rows.marks[one].copy())
+            return Pool(self.rows.state[one].copy(), self.rows.stats[one].copy(), self.rows.marks[one].copy())
         fresh = StreamPool(self.layout, self._starts, keep_thresholds=self._keep_thresholds)
         fresh.slot(key)
         return fresh.rows
@@ -135,16 +123,14 @@ class StreamPool:
         keys = self.keys.strings()
         offsets, data = (np.frombuffer(buffer, np.uint8) for buffer in keys.buffers()[1:])
         return {
-            "pool.state": self.rows.state[:count].copy(),
-            "pool.stats": self.rows.stats[:count].copy(),
-            "pool.marks": self.rows.marks[:count].copy(),
+            **{f"pool.{name}": rows[:count].copy() for name, rows in self.rows._asdict().items()},
             "pool.key_offsets": offsets.view(np.int64).copy(),
             "pool.key_bytes": data.copy(),
         }
 
     def restore(self, columns: dict[str, Any]) -> None:
         """Takes the rows of a snapshot; the pool must be empty and of the same layout."""
-        for name, rows in (("state", self.rows.state), ("stats", self.rows.stats), ("marks", self.rows.marks)):
+        for name, rows in self.rows._asdict().items():
             wide = columns[f"pool.{name}"].shape[1]
             if wide != rows.shape[1]:
                 raise StateError(
@@ -154,4 +140,4 @@ class StreamPool:
         offsets, data = columns["pool.key_offsets"], columns["pool.key_bytes"]
         keys = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
         self.keys.slots(keys)
-        self.rows = Rows(*(columns[f"pool.{name}"].copy() for name in ("state", "stats", "marks")))
+        self.rows = Pool(*(columns[f"pool.{name}"].copy() for name in Pool._fields))
