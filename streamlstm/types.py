@@ -58,15 +58,16 @@ class Columns:
 class EventBatch:
     """B records of one partition, in its order, all from one file or topic.
 
-    keys   DictionaryArray (B) of int32 indices into distinct strings
+    keys   DictionaryArray (B) of int32 indices into distinct strings, or StringArray (B); no nulls
     time   int64 (B), nanoseconds since 1970 UTC, `NO_TIME` where the record has none
     x      float64 (B, I), features then exogenous columns, NaN where missing
-    row    int64 (B), number of the record in `source`, from 0, counting records that could not be read
+    row    int64 (B), number of the record in `source`, from 0, counting records that could not be read; of a topic
+           the offset, ascending with gaps
     source path as the user wrote it, or topic/partition: `source/row` is the id of a record
     label  uint8 (B), 1 where the input says anomalous; None unless a label column was asked for
     """
 
-    keys: pa.DictionaryArray
+    keys: pa.DictionaryArray | pa.StringArray
     time: Int64
     x: Float64
     row: Int64
@@ -78,13 +79,51 @@ class EventBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class RawBlock:
+    """B records of one partition as the bytes that they came in.
+
+    source    topic/partition
+    data      uint8 (n), the bytes of all keys and values
+    keys      int64 (B, 2), first byte and end of each record's key in `data`; -1, -1 for a record without key
+    values    int64 (B, 2), likewise
+    offset    int64 (B), ascending, with gaps
+    timestamp int64 (B), of the records, milliseconds since 1970 UTC; -1 for none
+    """
+
+    source: str
+    data: UInt8
+    keys: Int64
+    values: Int64
+    offset: Int64
+    timestamp: Int64
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def key(self, at: int) -> bytes | None:
+        """The key of the record at a position, None where it has none."""
+        start, end = self.keys[at]
+        return None if start < 0 else self.data[start:end].tobytes()
+
+    def value(self, at: int) -> bytes | None:
+        """The value of the record at a position, None where it has none."""
+        start, end = self.values[at]
+        return None if start < 0 else self.data[start:end].tobytes()
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that could not be read: where it stands (1-based line of a text file, else row), why, and its text."""
+    """A record that could not be read: where it stands (1-based line of a text file, else row), why, and its text.
+
+    Of a topic `source` is topic/partition, `line` the offset, and `key` and `value` are the record's bytes.
+    """
 
     source: str
     line: int
     reason: str
     text: str
+    key: bytes | None = None
+    value: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +144,7 @@ class ScoredBatch:
     """
 
     features: tuple[str, ...]
-    keys: pa.DictionaryArray
+    keys: pa.DictionaryArray | pa.StringArray
     time: Int64
     row: Int64
     value: Float64

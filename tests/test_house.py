@@ -15,7 +15,7 @@ from streamlstm.kernels.compiling import CACHE_DIR
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "streamlstm"
 LAYERS = (
-    ("errors", "types", "version"), ("config",), ("kernels",), ("model",), ("state",), ("detect",), ("learn",),
+    ("errors", "types", "version"), ("config",), ("kernels", "kafka_client"), ("model",), ("state",), ("detect",), ("learn",),
     ("sources", "sinks"), ("evaluate", "report"), ("service",), ("interop",), ("cli",),
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -9,6 +9,7 @@ import yaml
 
 from streamlstm.config.schema import Config
 
+_NO_BIT = {"runtime", "kafka", "outputs", "delivery", "service"}
 _BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
@@ -28,7 +29,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """16 hex digits that differ when outputs may differ: of everything but `runtime`, which changes no bit."""
-    content = config.model_dump(mode="json", exclude={"runtime"})
+    """16 hex digits that differ when outputs may differ: of all sections that change a bit of a score or flag."""
+    content = config.model_dump(mode="json", exclude=_NO_BIT)
+    content["model"].pop("file")  # the model itself has a hash
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,11 +1,12 @@
 """The configuration's schema: every key, its range, its default. `configs/default.yaml` says what each means."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Rows = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Section(BaseModel):
@@ -18,23 +19,48 @@ class Input(Section):
     """Which columns of files or messages mean what; empty means found from the data (see README)."""
 
     time: str | None = None
-    key: str | None = None
+    key: str | tuple[str, ...] | None = None
     features: tuple[str, ...] = ()
     exogenous: tuple[str, ...] = ()
     time_unit: Literal["auto", "iso", "s", "ms", "us", "ns"] = "auto"
 
     @model_validator(mode="after")
     def _columns_have_one_meaning(self) -> "Input":
-        named = [c for c in (self.time, self.key, *self.features, *self.exogenous) if c is not None]
+        keys = (self.key,) if isinstance(self.key, str) else self.key or ()
+        named = [c for c in (self.time, *keys, *self.features, *self.exogenous) if c is not None]
         repeated = sorted({c for c in named if named.count(c) > 1})
         if repeated:
             raise ValueError(f"column {repeated[0]!r} is named twice; each column has one meaning")
         return self
 
 
+class Messages(Section):
+    """How the values of Kafka records are written; `input` says what their fields mean."""
+
+    format: Literal["json", "array", "csv", "float32", "float64", "avro", "python"] = "json"
+    columns: tuple[str, ...] = ()  # array, csv, packed: what stands at each place
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    schema_file: str | None = None  # avro
+    decoder: str | None = None  # python: package.module:name
+
+
+class Kafka(Section):
+    """Where records come from."""
+
+    bootstrap_servers: tuple[str, ...] = ("localhost:9092",)
+    topics: tuple[str, ...] = ()
+    group_id: Annotated[str, Field(min_length=1)] = "streamlstm"
+    group_instance_id: str | None = None
+    assignor: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
+    isolation: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    start: Literal["earliest", "latest"] = "earliest"
+    client: dict[str, Any] = {}  # any other setting of kafka-python
+
+
 class Model(Section):
     """The network: a linear autoregressive skip plus an LSTM on what the skip leaves over."""
 
+    file: str | None = None
     hidden_size: Annotated[int, Field(ge=4, le=512)] = 32
     num_layers: Annotated[int, Field(ge=1, le=4)] = 1
     clip: Annotated[float, Field(gt=0)] = 5.0  # standard deviations; of the LSTM's inputs, never of the score
@@ -108,12 +134,50 @@ class Runtime(Section):
 
     threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 1
     batch_rows: Annotated[int, Field(ge=1, le=4_194_304)] = 65_536
+    max_streams: Annotated[int, Field(ge=64)] | None = None
+
+
+class Outputs(Section):
+    """Where the daemon writes: a path by suffix, `-`, `kafka:TOPIC` or an http(s) address; null for nowhere."""
+
+    flags: str | None = None
+    scores: str | None = None
+    detail: Literal["flags", "all"] = "flags"
+    episodes: str | None = None
+    dead_letters: str = "dead-letters.jsonl"
+    queue_rows: Rows = 10_000
+    timeout_s: Seconds = 10.0
+
+
+class Delivery(Section):
+    """State and offsets: what is kept, how often, and what happens when they do not fit each other."""
+
+    mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    snapshots: str = "streamlstm-state"  # a folder, or kafka:TOPIC
+    snapshot_interval_s: Seconds = 30.0
+    commit_interval_s: Seconds = 1.0
+    transactional_id: str | None = None
+    on_missing_state: Literal["cold_start", "fail"] = "cold_start"
+    on_missing_offsets: Literal["earliest", "latest", "cold_start", "fail"] = "fail"
+    on_new_topic: Literal["cold_start", "fail"] = "fail"
+    on_mismatch: Literal["cold_start", "fail"] = "fail"
+
+
+class Service(Section):
+    """Manners of the daemon."""
+
+    log_format: Literal["text", "json"] = "text"
+    status_interval_s: Seconds = 60.0
+    stop_budget_s: Seconds = 20.0
+    revoke_budget_s: Seconds = 10.0
 
 
 class Config(Section):
     """A whole configuration. Immutable; `streamlstm.config.load` builds it from YAML, environment and command line."""
 
     input: Input = Input()
+    messages: Messages = Messages()
+    kafka: Kafka = Kafka()
     model: Model = Model()
     training: Training = Training()
     learning: Learning = Learning()
@@ -121,3 +185,6 @@ class Config(Section):
     threshold: Threshold = Threshold()
     episodes: Episodes = Episodes()
     runtime: Runtime = Runtime()
+    outputs: Outputs = Outputs()
+    delivery: Delivery = Delivery()
+    service: Service = Service()

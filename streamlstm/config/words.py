@@ -10,7 +10,8 @@ from streamlstm.config.schema import Config
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
-_TYPES = {"integer": "a whole number", "number": "a number", "string": "text", "array": "a list of names"}
+_TYPES = {"integer": "a whole number", "number": "a number", "string": "text", "array": "a list of names",
+          "object": "a mapping"}
 _RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 

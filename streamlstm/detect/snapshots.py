@@ -63,7 +63,7 @@ def load(cls: type[D], path: str | Path) -> D:
             features=description["features"],
             exogenous=description["exogenous"],
         )
-        detector.pool.restore(tensors)
+        detector.pool.extend(tensors)
         detector.log.sources = description["sources"]
         detector.rows_of_calls = description["rows_of_calls"]
         learner = detector.engine.learner

@@ -210,6 +210,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
     time = records.time[b]
     note_time(mark, time)
+    mark[LAST_ROW] = records.row[b]
     if mark[READY] == 0:
         learn_inputs(x, stat, I, 1.0 / (mark[SEEN] + 1.0))
         mark[SEEN] += 1

@@ -31,8 +31,10 @@ class KeyTable:
         )
         return out
 
-    def slots_of(self, keys: pa.DictionaryArray) -> Int32:
-        """Slots int32 (B) of `keys` (B); entries of the dictionary that no record uses stay unknown."""
+    def slots_of(self, keys: pa.DictionaryArray | pa.StringArray) -> Int32:
+        """Slots int32 (B) of `keys` (B); entries of a dictionary that no record uses stay unknown."""
+        if not pa.types.is_dictionary(keys.type):
+            return self.slots(keys)
         indices: Int32 = keys.indices.to_numpy(zero_copy_only=False)
         used = np.bincount(indices, minlength=len(keys.dictionary)) > 0
         if used.all():
@@ -46,11 +48,12 @@ class KeyTable:
         data = np.frombuffer(key.encode() or b"\0", np.uint8)
         return int(find_slot(data, len(key.encode()), self._table, self._hashes, self._arena, self._ends))
 
-    def strings(self) -> pa.Array:
-        """All keys by slot, a large_string array (count) that shares no memory with the table."""
-        used = int(self._ends[self.count])
-        ends, arena = self._ends[: self.count + 1].copy(), self._arena[:used].copy()
-        return pa.LargeStringArray.from_buffers(self.count, pa.py_buffer(ends), pa.py_buffer(arena))
+    def strings(self, first: int = 0, end: int | None = None) -> pa.Array:
+        """The keys of slots first .. end (all), a large_string array that shares no memory with the table."""
+        end = self.count if end is None else end
+        start, stop = int(self._ends[first]), int(self._ends[end])
+        ends, arena = self._ends[first : end + 1] - start, self._arena[start:stop].copy()
+        return pa.LargeStringArray.from_buffers(end - first, pa.py_buffer(ends), pa.py_buffer(arena))
 
     def key(self, slot: int) -> str:
         """The key of one slot."""

@@ -19,6 +19,7 @@ from streamlstm.kernels.layout import (
     AT_USUAL,
     FIRST_TIME,
     KIND,
+    LAST_ROW,
     LAST_TIME,
     LIMIT,
     MARKS,
@@ -53,7 +54,7 @@ class StreamPool:
     def __len__(self) -> int:
         return self.keys.count
 
-    def slots(self, keys: pa.DictionaryArray) -> Int32:
+    def slots(self, keys: pa.DictionaryArray | pa.StringArray) -> Int32:
         """Slots int32 (B) of the streams named by `keys` (B); rows of new streams are begun."""
         known = len(self)
         slots = self.keys.slots_of(keys)
@@ -71,13 +72,10 @@ class StreamPool:
 
     def _begin(self, first: int) -> None:
         count = len(self)
-        if count > len(self.rows.state):  # doubled, so that a stream's first record costs a constant on average
-            room = max(64, 2 * count) - len(self.rows.state)
-            self.rows = Pool(
-                *(np.concatenate([rows, np.zeros((room, rows.shape[1]), rows.dtype)]) for rows in self.rows)
-            )
+        self._reserve(count)
         new = slice(first, count)
         self.rows.stats[new] = np.nan
+        self.rows.marks[new, LAST_ROW] = -1
         self.rows.marks[new, FIRST_TIME] = self.rows.marks[new, LAST_TIME] = NO_TIME
         starts = self._starts
         if starts is None:
@@ -90,6 +88,17 @@ class StreamPool:
             n = self._start_slots.get(self.keys.key(slot))
             if n is not None:
                 self._start_from(slot, starts, n)
+
+    def _reserve(self, count: int) -> None:
+        """Room for `count` rows; doubled, so that a stream's first record costs a constant on average."""
+        before = len(self.rows.state)
+        if count > before:
+            # Zeros that nothing has touched take no memory yet.
+            room = max(64, 1 << (count - 1).bit_length())
+            grown = Pool(*(np.zeros((room, rows.shape[1]), rows.dtype) for rows in self.rows))
+            for old, new in zip(self.rows, grown, strict=True):
+                new[:before] = old
+            self.rows = grown
 
     def _start_from(self, slot: int, starts: Starts, n: int) -> None:
         sizes = self.layout.sizes
@@ -117,19 +126,22 @@ class StreamPool:
         fresh.slot(key)
         return fresh.rows
 
-    def columns(self) -> dict[str, Any]:
-        """The pool as named arrays, for a snapshot."""
-        count = len(self)
-        keys = self.keys.strings()
-        offsets, data = (np.frombuffer(buffer, np.uint8) for buffer in keys.buffers()[1:])
+    def columns(self, first: int = 0, end: int | None = None) -> dict[str, Any]:
+        """Rows and keys of slots first .. end (all) as named arrays that share no memory with the pool."""
+        end = len(self) if end is None else end
+        offsets, data = (np.frombuffer(buffer, np.uint8) for buffer in self.keys.strings(first, end).buffers()[1:])
         return {
-            **{f"pool.{name}": rows[:count].copy() for name, rows in self.rows._asdict().items()},
-            "pool.key_offsets": offsets.view(np.int64).copy(),
-            "pool.key_bytes": data.copy(),
+            **{f"pool.{name}": rows[first:end].copy() for name, rows in self.rows._asdict().items()},
+            "pool.key_offsets": offsets.view(np.int64),
+            "pool.key_bytes": data,
         }
 
-    def restore(self, columns: dict[str, Any]) -> None:
-        """Takes the rows of a snapshot; the pool must be empty and of the same layout."""
+    def last_row(self, first: int, end: int) -> int:
+        """The largest row number that slots first .. end have absorbed, -1 for none."""
+        return int(self.rows.marks[first:end, LAST_ROW].max(initial=-1))
+
+    def extend(self, columns: dict[str, Any]) -> None:
+        """Takes rows of `columns`, all of streams that are new here, in their order."""
         for name, rows in self.rows._asdict().items():
             wide = columns[f"pool.{name}"].shape[1]
             if wide != rows.shape[1]:
@@ -137,7 +149,12 @@ class StreamPool:
                     f"snapshot: {name} rows have {wide} columns, this configuration needs {rows.shape[1]}; "
                     "restore with the configuration and model that wrote it"
                 )
+        first = len(self)
         offsets, data = columns["pool.key_offsets"], columns["pool.key_bytes"]
-        keys = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
-        self.keys.slots(keys)
-        self.rows = Pool(*(columns[f"pool.{name}"].copy() for name in Pool._fields))
+        count = len(offsets) - 1
+        self.keys.slots(pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(data)))
+        if len(self) != first + count:
+            raise StateError(f"snapshot: {first + count - len(self)} streams stand in it twice; it is damaged")
+        self._reserve(len(self))
+        for name, rows in self.rows._asdict().items():
+            rows[first : first + count] = columns[f"pool.{name}"]
