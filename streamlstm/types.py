@@ -77,6 +77,17 @@ class EventBatch:
     def __len__(self) -> int:
         return len(self.row)
 
+    def take(self, rows: npt.NDArray[np.intp]) -> "EventBatch":
+        """The records at positions `rows`."""
+        label = None if self.label is None else self.label[rows]
+        return EventBatch(self.keys.take(rows), self.time[rows], self.x[rows], self.row[rows], self.source, label)
+
+    def part(self, first: int, end: int) -> "EventBatch":
+        """Records first .. end, in the same memory."""
+        at = slice(first, end)
+        label = None if self.label is None else self.label[at]
+        return EventBatch(self.keys[at], self.time[at], self.x[at], self.row[at], self.source, label)
+
 
 @dataclass(frozen=True, slots=True)
 class RawBlock:

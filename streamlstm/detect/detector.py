@@ -18,6 +18,7 @@ from streamlstm.kernels.arguments import Out
 from streamlstm.kernels.layout import (
     BACKWARD,
     CALIBRATING_ROWS,
+    LAST_ROW,
     LIMIT,
     OUT_ATTRIBUTION,
     OUT_CHANGE,
@@ -70,6 +71,7 @@ class Detector:
             raise UsageError("learning.mode: frozen needs a model file; give --model, or set learning.mode: online")
         self.threads = 1  # that score a batch; no bit depends on it
         self.rows_of_calls = 0
+        self.restored_to = -1  # a restored stream may have absorbed rows up to this one: those are skipped
         self._single: SingleCall | None = None
         self.features: tuple[str, ...] = ()
         self.exogenous: tuple[str, ...] = ()
@@ -93,7 +95,8 @@ class Detector:
         keep = model is not None and all(
             getattr(model.config, part) == getattr(self.config, part) for part in ("threshold", "score")
         )
-        self.pool = StreamPool(self.layout, model.starts if model else None, keep_thresholds=keep)
+        limit = self.config.runtime.max_streams
+        self.pool = StreamPool(self.layout, model.starts if model else None, keep_thresholds=keep, limit=limit)
         self.engine = Engine(self.config, self.layout, model)
         self.log = EpisodeLog(features)
         self._slots: dict[str, int] = {}
@@ -107,12 +110,16 @@ class Detector:
         single.take(values)
         slot = self._slots.get(key)
         if slot is None:
-            slot = self._slots[key] = self.pool.slot(key)
+            stream = self.pool.stream(key)
+            slot = int(self.pool.slots(np.array([stream], np.int32))[0])
+            if self.config.runtime.max_streams is None:  # else rows move
+                self._slots[key] = slot
         row = self.rows_of_calls
         self.rows_of_calls = row + 1
         scored = single(self.pool.rows, slot, key, time, row, self.log.number_of(CALL), learn=True)
         if scored.change:
-            self.log.note(single.outputs, single.slots, np.array([scored.change]), self.pool.keys)
+            streams = np.array([self.pool.keys.find(key)], np.int32)
+            self.log.note(single.outputs, streams, np.array([scored.change]), self.pool.keys)
         return scored
 
     def peek(self, key: str, time: int, values: Sequence[float]) -> Scored:
@@ -141,17 +148,25 @@ class Detector:
         return self.process_events(EventBatch(column, time, x, np.arange(first, first + B), CALL), detail=True)
 
     def process_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
-        """Scores the records of a source; `detail` asks for expected values of all records, else of flags alone."""
+        """Scores the records of a source; `detail` asks for expected values of all records, else of flags alone.
+
+        Records that a restored stream has absorbed already (see `detect.chunks`) are left out of the answer.
+        """
         x = batch.x
         if not self.features:
             self._set_up(tuple(f"value_{d}" for d in range(x.shape[1])), ())
         if x.ndim != 2 or x.shape[1] != self._width:
             raise UsageError(self._wanted(x.shape[1]))
+        streams = self.pool.streams(batch.keys)
+        slots = self.pool.slots(streams)
+        if len(batch) and batch.row[0] <= self.restored_to:
+            new = np.flatnonzero(batch.row > self.pool.rows.marks[slots, LAST_ROW])
+            batch, streams, slots = batch.take(new), streams[new], slots[new]
+            x = batch.x
         # Another layout would be another type to the compiler, and half a minute of compiling in mid-stream.
         x = np.require(_finite(x), np.float64, ["C", "W"])
         time, row = (np.require(column, np.int64, ["C", "W"]) for column in (batch.time, batch.row))
-        slots = self.pool.slots(batch.keys)
-        out = self._call(slots, time, x, row, batch.source, detail=detail)
+        out = self._call(streams, slots, time, x, row, batch.source, detail=detail)
         codes = out.codes
         return ScoredBatch(
             self.features, batch.keys, batch.time, batch.row, x[:, : len(self.features)],
@@ -161,12 +176,14 @@ class Detector:
             out.details[OUT_ATTRIBUTION], codes[OUT_DETAILED].astype(np.bool_),
         )  # fmt: skip
 
-    def _call(self, slots: Int32, time: Int64, x: Float64, row: Int64, source: str, *, detail: bool) -> Out:
+    def _call(
+        self, streams: Int32, slots: Int32, time: Int64, x: Float64, row: Int64, source: str, *, detail: bool
+    ) -> Out:
         number = self.log.number_of(source)
         out = self.engine.score(self.pool.rows, slots, time, x, row, number, detail=detail, threads=self.threads)
         change = out.codes[OUT_CHANGE]
         if change.any():
-            self.log.note(out, slots, change, self.pool.keys)
+            self.log.note(out, streams, change, self.pool.keys)
         return out
 
     def _prepared(self, values: Sequence[float]) -> SingleCall:
@@ -201,19 +218,21 @@ class Detector:
         """Number of streams in each stage: learning, calibrating, live."""
         if not self.features:
             return {stage.name.lower(): 0 for stage in Stage}
-        marks = self.pool.rows.marks[: len(self.pool)]
-        ready = marks[:, READY] == 1
-        limits = self.pool.rows.state[: len(self.pool), LIMIT]
-        live = ready & (marks[:, SCORED] >= self.layout.params[CALIBRATING_ROWS]) & (limits > 0)
-        counts = {Stage.LEARNING: ~ready, Stage.CALIBRATING: ready & ~live, Stage.LIVE: live}
-        return {stage.name.lower(): int(chosen.sum()) for stage, chosen in counts.items()}
+        totals = dict.fromkeys(Stage, 0)
+        for _, rows in self.pool.scan():
+            ready = rows.marks[:, READY] == 1
+            live = ready & (rows.marks[:, SCORED] >= self.layout.params[CALIBRATING_ROWS]) & (rows.state[:, LIMIT] > 0)
+            counts = {Stage.LEARNING: ~ready, Stage.CALIBRATING: ready & ~live, Stage.LIVE: live}
+            totals = {stage: totals[stage] + int(chosen.sum()) for stage, chosen in counts.items()}
+        return {stage.name.lower(): count for stage, count in totals.items()}
 
     def time_faults(self) -> tuple[int, int]:
         """Records whose time lay before the latest of their stream, and records that repeated it."""
         if not self.features:
             return 0, 0
-        marks = self.pool.rows.marks[: len(self.pool)]
-        return int(marks[:, BACKWARD].sum()), int(marks[:, REPEATED].sum())
+        counts = [rows.marks[:, [BACKWARD, REPEATED]].sum(axis=0) for _, rows in self.pool.scan()]
+        backward, repeated = np.sum(counts, axis=0) if counts else (0, 0)
+        return int(backward), int(repeated)
 
     # ---- snapshots
 

@@ -38,11 +38,11 @@ class EpisodeLog:
             self.sources.append(source)
         return len(self.sources) - 1
 
-    def note(self, out: Out, slots: Int32, change: Int64, keys: KeyTable) -> None:
+    def note(self, out: Out, streams: Int32, change: Int64, keys: KeyTable) -> None:
         """Keeps the episodes that this call's records closed."""
         for b in np.flatnonzero(change == Change.CLOSED):
             self._closed.append(
-                self._episode(keys.key(slots[b]), out.episodes[b], float(out.values[OUT_PEAK, b]), "closed")
+                self._episode(keys.key(streams[b]), out.episodes[b], float(out.values[OUT_PEAK, b]), "closed")
             )
 
     def take_closed(self) -> list[Episode]:
@@ -52,10 +52,10 @@ class EpisodeLog:
 
     def open_in(self, pool: StreamPool) -> list[Episode]:
         """Episodes that are open in the pool."""
-        slots = np.flatnonzero(pool.rows.marks[: len(pool), OPEN] == 1)
         return [
-            self._episode(pool.keys.key(int(slot)), pool.rows.marks[slot], float(pool.rows.state[slot, PEAK]), "open")
-            for slot in slots
+            self._episode(pool.keys.key(first + int(at)), rows.marks[at], float(rows.state[at, PEAK]), "open")
+            for first, rows in pool.scan()
+            for at in np.flatnonzero(rows.marks[:, OPEN] == 1)
         ]
 
     def _episode(self, key: str, mark: Int64, peak: float, state: str) -> Episode:

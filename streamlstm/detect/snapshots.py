@@ -27,10 +27,7 @@ def save(detector: "Detector", path: str | Path) -> None:
     tensors: dict[str, Any] = detector.pool.columns()
     if detector.model is not None:
         tensors |= {f"model.{name}": array for name, array in detector.model.tensors().items()}
-    learner = detector.engine.learner
-    if learner is not None:
-        tensors["weights"] = detector.engine.weights
-        tensors |= {f"learner.{name}": getattr(learner, name) for name in _LEARNED}
+    tensors |= learned(detector)
     description = {
         "config": detector.config.model_dump(mode="json"),
         "features": detector.features,
@@ -66,11 +63,24 @@ def load(cls: type[D], path: str | Path) -> D:
         detector.pool.extend(tensors)
         detector.log.sources = description["sources"]
         detector.rows_of_calls = description["rows_of_calls"]
-        learner = detector.engine.learner
-        if learner is not None:
-            detector.engine.weights = np.array(tensors["weights"])
-            for name in _LEARNED:
-                getattr(learner, name)[...] = tensors[f"learner.{name}"]
+        take_learned(detector, tensors)
     except (ModelError, KeyError, ValueError) as error:
         raise StateError(f"{path}: cannot restore: {error}") from error
     return detector
+
+
+def learned(detector: "Detector") -> dict[str, Any]:
+    """Weights that learn and what their learning depends on, by name; empty where weights are frozen."""
+    learner = detector.engine.learner
+    if learner is None:
+        return {}
+    return {"weights": detector.engine.weights} | {f"learner.{name}": getattr(learner, name) for name in _LEARNED}
+
+
+def take_learned(detector: "Detector", tensors: dict[str, Any]) -> None:
+    """Goes on from what `learned` gave."""
+    learner = detector.engine.learner
+    if learner is not None:
+        detector.engine.weights = np.array(tensors["weights"])
+        for name in _LEARNED:
+            getattr(learner, name)[...] = tensors[f"learner.{name}"]

@@ -173,7 +173,7 @@ def find_starts(
             one = slice(n, n + 1)
             known = Starts(("",), stats[one], usual[one], thresholds[one], limits[one], scored[one])
             pool = StreamPool(layout, known, keep_thresholds=False)
-            pool.slot("")
+            pool.slots(np.array([pool.stream("")], np.int32))
             rows = pool.rows
             out = engine.score(
                 rows, np.zeros(len(x), np.int32), recording.time, x, np.arange(len(x)), 0, detail=run == 0

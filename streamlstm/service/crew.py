@@ -118,9 +118,7 @@ class Crew:
         self._exchanging = True
         parts = [np.flatnonzero(slots % len(self._pipes) == n) for n in range(len(self._pipes))]
         for pipe, part in zip(self._pipes, parts, strict=True):
-            keys = batch.keys.take(part)
-            mine = EventBatch(keys, batch.time[part], batch.x[part], batch.row[part], batch.source)
-            _send(pipe, ("score", mine, detail))
+            _send(pipe, ("score", batch.take(part), detail))
         columns: dict[str, Any] = {}
         for pipe, part in zip(self._pipes, parts, strict=True):
             scored, closed = _answer(pipe)

@@ -4,25 +4,36 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamlstm.config import Config, load
+from streamlstm.config import Config, load, model_file
 from streamlstm.errors import InputError, OutputError, UsageError
 from streamlstm.model.files import load_model
 from streamlstm.model.network import Model
 from streamlstm.sources import FileSource, NoColumnError, open_files
+from streamlstm.sources.addresses import is_topic
+from streamlstm.sources.ranges import TopicRange
 from streamlstm.types import DeadLetter
 
 STDIN = STDOUT = "-"
 
 
+_OF_A_MODEL = {"input", "model", "training", "learning", "score", "threshold", "episodes"}
+
+
 def resolve(
     config: str | Path | Config | None, model: str | Path | None, overrides: Mapping[str, Any]
 ) -> tuple[Config, Model | None]:
-    """Configuration and model; without `config` the model's own, without both the defaults."""
-    found = load_model(model) if model is not None else None
-    if config is None and found is not None:
-        # The fit's configuration as a mapping, so that the environment still has its say over it.
-        return load(found.config.model_dump(), overrides=overrides), found
-    return load(config, overrides=overrides), found
+    """Configuration and model; `model` is a file, else the configuration's `model.file` is it, if that is set.
+
+    The settings that the model was fitted with lie below the configuration's, without those of its place of work: a
+    folder, a broker or a number of threads is no part of a model.
+    """
+    path = model or model_file(config, overrides=overrides)
+    if path is None:
+        return load(config, overrides=overrides), None
+    found = load_model(path)
+    base = found.config.model_dump(include=_OF_A_MODEL)
+    del base["model"]["file"]
+    return load(config, overrides=overrides, base=base), found
 
 
 def open_source(
@@ -33,11 +44,19 @@ def open_source(
     label: str | None,
     on_dead_letter: Callable[[DeadLetter], None],
     on_note: Callable[[str], None],
-) -> FileSource:
+) -> FileSource | TopicRange:
     """The records of `inputs` with the columns that the model was fitted on, else those of the configuration."""
     settings = config.input
     if model is not None and not settings.features:
         settings = settings.model_copy(update={"features": model.features, "exogenous": model.exogenous})
+    if any(is_topic(address) for address in inputs):
+        if len(inputs) > 1 or label is not None:
+            raise UsageError(f"{inputs[0]}: a topic range stands alone, and its records carry no label column")
+        decoder = open_decoder(config, settings.features, settings.exogenous)
+        return TopicRange(
+            inputs[0], config.kafka, decoder, batch_rows=config.runtime.batch_rows,
+            on_dead_letter=on_dead_letter, on_note=on_note,
+        )  # fmt: skip
     try:
         return open_files(
             inputs, settings, batch_rows=config.runtime.batch_rows, label=label,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from streamlstm.config import Config, to_yaml
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import Evaluation, Result, Windows, is_column, load_windows, parse_start
+from streamlstm.model.network import Model
 from streamlstm.report import write_report
 from streamlstm.service.crew import Crew, Scorer
 from streamlstm.service.opening import check_outputs, config_path, open_source, resolve
 from streamlstm.service.outlets import NO_MODEL, Outlets, Wanted
+from streamlstm.service.partitioned import Partitioned
 from streamlstm.sinks import DeadLetterFile
 from streamlstm.sources import Source
-from streamlstm.types import NO_TIME, EventBatch
+from streamlstm.sources.ranges import TopicRange
+from streamlstm.types import NO_TIME, Columns, EventBatch
 from streamlstm.version import versions
 
 _SLICE_S = 0.05  # a paced replay wakes up this often
@@ -128,9 +132,8 @@ def replay(
             if workers > 1:
                 scorer = stack.enter_context(Crew(workers, settings, found, columns.features, columns.exogenous))
             else:
-                scorer = Detector(settings, model=found, features=columns.features, exogenous=columns.exogenous)
-                threads = settings.runtime.threads
-                scorer.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+                make = partial(make_detector, settings, found, columns)
+                scorer = Partitioned(make) if isinstance(source, TopicRange) else make()
             outlets = stack.enter_context(Outlets(wanted, scorer, evaluation))
             records, first, last, seconds = run(source, scorer, outlets, hooks, pace)
             backward, repeated = scorer.time_faults()
@@ -159,6 +162,14 @@ def replay(
             evaluation=result,
         )
     return summary
+
+
+def make_detector(config: Config, model: Model | None, columns: Columns) -> Detector:
+    """A detector of these columns with the threads that the configuration asks for."""
+    detector = Detector(config, model=model, features=columns.features, exogenous=columns.exogenous)
+    threads = config.runtime.threads
+    detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+    return detector
 
 
 def run(
@@ -193,9 +204,7 @@ def paced(batch: EventBatch, pace: float | None, began: float, first: int | None
     while done < len(batch):
         ready = int(np.searchsorted(due, time.perf_counter() - began, "right"))
         if ready > done:
-            part = slice(done, ready)
-            label = batch.label[part] if batch.label is not None else None
-            yield EventBatch(batch.keys[part], batch.time[part], batch.x[part], batch.row[part], batch.source, label)
+            yield batch.part(done, ready)
             done = ready
         else:
             time.sleep(_SLICE_S)

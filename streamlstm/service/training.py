@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from streamlstm.config import Config
+from streamlstm.config import Config, load
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import parse_start
 from streamlstm.learn.bptt import Progress
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.files import save_model
 from streamlstm.model.network import Model
-from streamlstm.service.opening import check_outputs, config_path, open_source, resolve
+from streamlstm.service.opening import check_outputs, config_path, open_source
 from streamlstm.sinks import DeadLetterFile
 from streamlstm.sources import Source
 from streamlstm.state.keys import KeyTable
@@ -36,7 +36,7 @@ def fit_files(
 
     `label` names a 0/1 column that is no feature.
     """
-    settings, _ = resolve(config, None, overrides or {})
+    settings = load(config, overrides=overrides or {})
     end = None if until is None else 1.0 if until in ("1", "1.0") else parse_start(until, "--until")
     letters = DeadLetterFile(dead_letters)
     try:

@@ -3,12 +3,15 @@
 Life of a slot: a key's first record gives it the next free row, which starts from what the model knows of the key (or,
 fitted on one stream, of any key), else empty: the stream then learns its own mean and spread (`learning`), its usual
 errors and threshold (`calibrating`), and is `live`. Every later record of the key changes this row alone. A snapshot
-holds the rows and the keys in the order of slots, so that after a restore each key finds its row again.
+holds the rows and the keys in the order of streams, so that after a restore each key finds its row again. Streams are
+numbered by their first records; a stream's number is its row, unless memory is bounded and rows move to a file and back.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from streamlstm.errors import StateError
@@ -33,112 +36,153 @@ from streamlstm.kernels.layout import (
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Starts
 from streamlstm.state.keys import KeyTable
+from streamlstm.state.spill import Residents
 from streamlstm.types import NO_TIME, Int32
+
+Indices = npt.NDArray[np.intp] | Int32
+_SCANNED = 16_384
+"""Streams whose rows are read at once where not all are in memory."""
 
 
 class StreamPool:
-    """Rows of state for any number of streams; see `kernels.layout` for their columns."""
+    """Rows of state for any number of streams; see `kernels.layout` for their columns.
 
-    def __init__(self, layout: Layout, starts: Starts | None, *, keep_thresholds: bool) -> None:
+    limit    rows in memory at most, None for no bound; a batch must not name more streams than that
+    changed  bool, for each 2 ** shift streams: some row has changed since the flag was cleared
+    """
+
+    def __init__(
+        self, layout: Layout, starts: Starts | None, *, keep_thresholds: bool, limit: int | None = None
+    ) -> None:
         self.layout = layout
         self.keys = KeyTable()
+        self._begun = 0
+        self.track(14)
         self._starts = starts
         self._start_slots = {key: n for n, key in enumerate(starts.keys)} if starts else {}
         self._keep_thresholds = keep_thresholds
-        self.rows = Pool(
-            np.zeros((0, int(layout.sizes[STATE_WIDTH])), np.float32),
-            np.zeros((0, int(layout.sizes[STATS_WIDTH]))),
-            np.zeros((0, MARKS), np.int64),
+        widths = int(layout.sizes[STATE_WIDTH]), int(layout.sizes[STATS_WIDTH])
+        self._residents = Residents(*widths, limit) if limit is not None else None
+        self._rows = Pool(
+            np.zeros((0, widths[0]), np.float32), np.zeros((0, widths[1])), np.zeros((0, MARKS), np.int64)
         )
 
     def __len__(self) -> int:
         return self.keys.count
 
-    def slots(self, keys: pa.DictionaryArray | pa.StringArray) -> Int32:
-        """Slots int32 (B) of the streams named by `keys` (B); rows of new streams are begun."""
-        known = len(self)
-        slots = self.keys.slots_of(keys)
-        if len(self) > known:
-            self._begin(known)
+    @property
+    def rows(self) -> Pool:
+        """The rows in memory; replaced by others as they grow."""
+        return self._rows if self._residents is None else self._residents.rows
+
+    def track(self, shift: int) -> None:
+        """Watches each 2 ** shift streams together from now on, all of them as changed."""
+        self.shift = shift
+        self.changed = np.ones((len(self) >> shift) + 64, np.bool_)
+
+    def streams(self, keys: pa.DictionaryArray | pa.StringArray) -> Int32:
+        """Numbers int32 (B) of the streams named by `keys` (B); new ones get the next numbers, and rows from `slots`."""
+        return self.keys.slots_of(keys)
+
+    def stream(self, key: str) -> int:
+        """The number of one stream."""
+        return int(self.keys.slots(pa.array([key], pa.string()))[0])
+
+    def slots(self, streams: Int32) -> Int32:
+        """Rows int32 (B) of `streams` (B), good until the next call; rows of new streams are begun, all are marked changed."""
+        known = self._begun
+        count = len(self)
+        if self._residents is None:
+            slots, begun = streams, np.arange(known, count, dtype=np.int32)
+            self._reserve(count)
+        else:
+            slots, new = self._residents.rows_for(streams)
+            begun = self._residents.rows_for(new)[0] if len(new) else new
+        if count > known:
+            self._begin(begun, known, count)
+            self._begun = count
+        if count >> self.shift >= len(self.changed):
+            self.changed = np.concatenate([self.changed, np.zeros(count >> self.shift, np.bool_)])
+        self.changed[streams >> self.shift] = True
         return slots
 
-    def slot(self, key: str) -> int:
-        """The slot of one stream; its row is begun if it is new."""
-        known = len(self)
-        slot = int(self.keys.slots(pa.array([key], pa.string()))[0])
-        if len(self) > known:
-            self._begin(known)
-        return slot
-
-    def _begin(self, first: int) -> None:
-        count = len(self)
-        self._reserve(count)
-        new = slice(first, count)
-        self.rows.stats[new] = np.nan
-        self.rows.marks[new, LAST_ROW] = -1
-        self.rows.marks[new, FIRST_TIME] = self.rows.marks[new, LAST_TIME] = NO_TIME
+    def _begin(self, slots: Indices, first: int, count: int) -> None:
+        """Begins rows `slots` of the streams first .. count."""
+        rows = self.rows
+        rows.stats[slots] = np.nan
+        rows.marks[slots, LAST_ROW] = -1
+        rows.marks[slots, FIRST_TIME] = rows.marks[slots, LAST_TIME] = NO_TIME
         starts = self._starts
         if starts is None:
             return
         if len(starts.keys) == 1:
-            for slot in range(first, count):
-                self._start_from(slot, starts, 0)
+            self._start_from(slots, np.zeros(len(slots), np.intp), starts)
             return
-        for slot in range(first, count):
-            n = self._start_slots.get(self.keys.key(slot))
-            if n is not None:
-                self._start_from(slot, starts, n)
+        known = [(slots[at], n) for at, key in enumerate(self.keys.strings(first, count).to_pylist())
+                 if (n := self._start_slots.get(key)) is not None]  # fmt: skip
+        if known:
+            some, numbers = np.array(known, np.intp).T
+            self._start_from(some, numbers, starts)
 
     def _reserve(self, count: int) -> None:
         """Room for `count` rows; doubled, so that a stream's first record costs a constant on average."""
-        before = len(self.rows.state)
+        before = len(self._rows.state)
         if count > before:
             # Zeros that nothing has touched take no memory yet.
             room = max(64, 1 << (count - 1).bit_length())
-            grown = Pool(*(np.zeros((room, rows.shape[1]), rows.dtype) for rows in self.rows))
-            for old, new in zip(self.rows, grown, strict=True):
-                new[:before] = old
-            self.rows = grown
+            grown = _mapped(self._rows, lambda of: np.zeros((room, of.shape[1]), of.dtype))
+            _copy(self._rows, grown, slice(before))
+            self._rows = grown
 
-    def _start_from(self, slot: int, starts: Starts, n: int) -> None:
+    def _start_from(self, slots: Indices, numbers: Indices, starts: Starts) -> None:
+        """Begins rows `slots` from the model's streams `numbers`."""
         sizes = self.layout.sizes
         D = int(sizes[N_FEATURES])
-        self.rows.stats[slot] = starts.stats[n]
-        row, mark = self.rows.state[slot], self.rows.marks[slot]
-        row[sizes[AT_USUAL] : sizes[AT_USUAL] + D] = starts.usual[n]
-        row[sizes[AT_RECENT] : sizes[AT_RECENT] + D] = starts.usual[n]
-        mark[READY] = 1
+        state, marks = self.rows.state, self.rows.marks
+        self.rows.stats[slots] = starts.stats[numbers]
+        for column in (int(sizes[AT_USUAL]), int(sizes[AT_RECENT])):
+            state[slots, column : column + D] = starts.usual[numbers]
+        marks[slots, READY] = 1
         # At least one: the scale is known, the kernel need not take the model's common one.
-        mark[SCORED] = 1
+        marks[slots, SCORED] = 1
         if self._keep_thresholds:
-            width = THRESHOLD_WIDTHS[int(sizes[KIND])]
-            row[sizes[AT_THRESHOLD] : sizes[AT_THRESHOLD] + width] = starts.thresholds[n]
-            row[LIMIT] = starts.limits[n]
-            mark[SCORED] = max(1, starts.scored[n])
+            column = int(sizes[AT_THRESHOLD])
+            state[slots, column : column + THRESHOLD_WIDTHS[int(sizes[KIND])]] = starts.thresholds[numbers]
+            state[slots, LIMIT] = starts.limits[numbers]
+            marks[slots, SCORED] = np.maximum(1, starts.scored[numbers])
 
     def copy_of(self, key: str) -> Pool:
         """A pool of one row: a copy of the stream's, or what a new stream of this key would start from."""
-        slot = self.keys.find(key)
-        if slot >= 0:
-            one = slice(slot, slot + 1)
-            return Pool(self.rows.state[one].copy(), self.rows.stats[one].copy(), self.rows.marks[one].copy())
+        stream = self.keys.find(key)
+        if stream >= 0:
+            return self.read(stream, stream + 1)
         fresh = StreamPool(self.layout, self._starts, keep_thresholds=self._keep_thresholds)
-        fresh.slot(key)
+        fresh.slots(np.array([fresh.stream(key)], np.int32))
         return fresh.rows
 
+    def read(self, first: int, end: int) -> Pool:
+        """Copies of the rows of streams first .. end."""
+        if self._residents is not None:
+            return self._residents.read(np.arange(first, end, dtype=np.int32))
+        return _mapped(self._rows, lambda of: of[first:end].copy())
+
+    def scan(self) -> Iterator[tuple[int, Pool]]:
+        """All rows in pieces, in the order of streams: the first stream of each piece, and its rows."""
+        if self._residents is None:
+            yield 0, _mapped(self._rows, lambda of: of[: len(self)])
+            return
+        for first in range(0, len(self), _SCANNED):
+            yield first, self.read(first, min(first + _SCANNED, len(self)))
+
     def columns(self, first: int = 0, end: int | None = None) -> dict[str, Any]:
-        """Rows and keys of slots first .. end (all) as named arrays that share no memory with the pool."""
+        """Rows and keys of streams first .. end (all) as named arrays that share no memory with the pool."""
         end = len(self) if end is None else end
         offsets, data = (np.frombuffer(buffer, np.uint8) for buffer in self.keys.strings(first, end).buffers()[1:])
         return {
-            **{f"pool.{name}": rows[first:end].copy() for name, rows in self.rows._asdict().items()},
+            **{f"pool.{name}": rows for name, rows in self.read(first, end)._asdict().items()},
             "pool.key_offsets": offsets.view(np.int64),
             "pool.key_bytes": data,
         }
-
-    def last_row(self, first: int, end: int) -> int:
-        """The largest row number that slots first .. end have absorbed, -1 for none."""
-        return int(self.rows.marks[first:end, LAST_ROW].max(initial=-1))
 
     def extend(self, columns: dict[str, Any]) -> None:
         """Takes rows of `columns`, all of streams that are new here, in their order."""
@@ -155,6 +199,21 @@ class StreamPool:
         self.keys.slots(pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(data)))
         if len(self) != first + count:
             raise StateError(f"snapshot: {first + count - len(self)} streams stand in it twice; it is damaged")
-        self._reserve(len(self))
-        for name, rows in self.rows._asdict().items():
-            rows[first : first + count] = columns[f"pool.{name}"]
+        taken = Pool(*(columns[f"pool.{name}"] for name in Pool._fields))
+        if self._residents is not None:
+            self._residents.adopt(np.arange(first, len(self), dtype=np.int32), taken)
+        else:
+            self._reserve(len(self))
+            _copy(taken, self._rows, slice(first, first + count))
+        self._begun = len(self)
+
+
+def _mapped(rows: Pool, change: Callable[[Any], Any]) -> Pool:
+    return Pool(*(change(of) for of in rows))
+
+
+def _copy(rows: Pool, to: Pool, at: slice) -> None:
+    """Writes `rows` to the places `at` of `to`."""
+    targets: tuple[Any, ...] = to
+    for source, target in zip(rows, targets, strict=True):
+        target[at] = source

@@ -1,0 +1,115 @@
+"""A detector's state in chunks of streams, each of its own age, and the manifest that binds them together.
+
+Each stream's row knows the last record that it absorbed, so that chunks may be taken while the detector goes on: after a
+restore, records from the manifest's offset on are scored again and each stream skips those it has absorbed. Weights
+that learn have no such mark; where they learn, all chunks are taken at one moment.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from streamlstm.config import config_hash
+from streamlstm.detect.detector import Detector
+from streamlstm.detect.snapshots import learned, take_learned
+from streamlstm.errors import StateError
+from streamlstm.kernels.compiling import ARITHMETIC
+from streamlstm.kernels.layout import LAST_ROW
+from streamlstm.model.files import FORMAT
+from streamlstm.version import VERSION
+
+NO_MODEL = "online"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What scores depend on beside the records; rows go on only under an equal one."""
+
+    model: str
+    config: str
+    arithmetic: str
+    features: tuple[str, ...]
+    exogenous: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One snapshot of a partition.
+
+    next_offset  all records before it are in the rows, and none of weights that learn is later
+    chunks       names of the blobs that hold rows, in the order of streams
+    learned      name of the blob that holds weights that learn, None where they are frozen
+    topic_id     the topic's identity, empty where the broker tells none: a topic made anew has another
+    written_at   seconds since 1970, for people
+    """
+
+    partition: str
+    next_offset: int
+    number: int
+    streams: int
+    chunks: tuple[str, ...]
+    learned: str | None
+    origin: Origin
+    topic_id: str
+    written_at: float
+    version: str = VERSION
+    format: str = FORMAT
+
+    def to_bytes(self) -> bytes:
+        """The manifest as JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Manifest":
+        """The manifest of its JSON; StateError where it is none that this version reads."""
+        try:
+            content = json.loads(data)
+            if content["format"] != FORMAT:
+                raise StateError(f"snapshot: has format {content['format']}, this version reads format {FORMAT}")
+            origin = content.pop("origin")
+            names = {name: tuple(origin[name]) for name in ("features", "exogenous")}
+            chunks = tuple(content.pop("chunks"))
+            return cls(**content, chunks=chunks, origin=Origin(**{**origin, **names}))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StateError(f"snapshot: the manifest cannot be read: {error}") from error
+
+
+def origin_of(detector: Detector) -> Origin:
+    """What `detector`'s scores depend on beside the records."""
+    model = detector.model.hash if detector.model else NO_MODEL
+    return Origin(model, config_hash(detector.config), ARITHMETIC, detector.features, detector.exogenous)
+
+
+def pack(tensors: dict[str, Any]) -> bytes:
+    """Arrays by name as one blob."""
+    packed: bytes = safetensors.numpy.save(tensors)
+    return packed
+
+
+def restore(detector: Detector, manifest: Manifest, blob: Callable[[str], bytes]) -> None:
+    """Brings a new detector to the state of a snapshot, whose blobs `blob` gives by name; StateError where it cannot."""
+    try:
+        for name in manifest.chunks:
+            columns = safetensors.numpy.load(blob(name))
+            detector.pool.extend(columns)
+            # A chunk may be newer than the manifest: a crash came between the two.
+            last = int(columns["pool.marks"][:, LAST_ROW].max(initial=-1))
+            detector.restored_to = max(detector.restored_to, last)
+        if manifest.learned is not None:
+            take_learned(detector, safetensors.numpy.load(blob(manifest.learned)))
+    except KeyError as error:
+        raise StateError(f"snapshot of {manifest.partition}: {error} is missing; it is damaged") from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise StateError(f"snapshot of {manifest.partition}: cannot be read: {error}") from error
+    detector.log.sources = [manifest.partition]
+
+
+def pack_learned(detector: Detector) -> bytes | None:
+    """Weights that learn and what their learning depends on, as one blob; None where weights are frozen."""
+    tensors = learned(detector)
+    return pack({name: np.array(array) for name, array in tensors.items()}) if tensors else None

@@ -1,0 +1,288 @@
+"""The loop: poll, decode, detect, send, snapshot, commit. It owns everything; other threads only carry bytes."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from streamlstm.config import Config
+from streamlstm.detect.detector import Detector
+from streamlstm.errors import OutputError
+from streamlstm.kafka_client import BrokerError, make_producer, quieten
+from streamlstm.model.network import Model
+from streamlstm.service.checkpoints import Checkpoints
+from streamlstm.service.delivery import AtLeastOnce, Delivery, ExactlyOnce, LostError, Positions
+from streamlstm.service.emitter import Emitter
+from streamlstm.service.restoring import Partition, open_partition
+from streamlstm.service.status import Meter, Status
+from streamlstm.service.writer import Writer
+from streamlstm.sinks.delivery import check_exactly_once, needs_producer
+from streamlstm.sources.decoders.opening import open_decoder
+from streamlstm.sources.topics import KafkaSource, Trouble
+from streamlstm.sources.topics import Partition as Place
+from streamlstm.sources.topics import name as name_of
+from streamlstm.state.stores import open_store
+from streamlstm.types import DeadLetter, RawBlock
+
+log = logging.getLogger(__name__)
+_POLL_MS = 200
+_LONGEST_WAIT_S = 30.0
+_UNACKNOWLEDGED_S = 120.0
+"""Longest wait for an acknowledgement before producer and sinks are made anew."""
+
+
+class Daemon:
+    """One worker: a member of the group, its partitions and all that they need. `on_round` is called in every round."""
+
+    def __init__(
+        self, config: Config, model: Model | None, *, on_round: Callable[[], None] = lambda: None, worker: int = 0
+    ) -> None:
+        quieten()
+        self._config, self._model, self._on_round = config, model, on_round
+        self._name = f"{config.kafka.group_id}-{socket.gethostname()}-{worker}"
+        self._exact = config.delivery.mode == "exactly_once"
+        if self._exact:
+            check_exactly_once(config)
+        sample = self._detector()
+        self._decoder = open_decoder(config, sample.features, sample.exogenous)
+        self._store = open_store(config, client_id=self._name)
+        self._writer = Writer()
+        kafka = config.kafka
+        if kafka.group_instance_id and worker:
+            kafka = kafka.model_copy(update={"group_instance_id": f"{kafka.group_instance_id}-{worker}"})
+        self._partitions: dict[Place, Partition] = {}
+        self._by_name: dict[str, Partition] = {}
+        self._parked: dict[Place, Partition] = {}
+        self._assigned: list[Place] = []
+        self._held = False
+        self._void: str | None = None
+        self._stop: Callable[[], bool] = lambda: False
+        self._failures = 0
+        self._meter = Meter()
+        self._source = KafkaSource(kafka, client_id=self._name, on_dead_letter=self._letter, rebalance=self)
+        self._set_up(sample)
+
+    def _detector(self) -> Detector:
+        detector = Detector(self._config, model=self._model)
+        threads = self._config.runtime.threads
+        detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+        return detector
+
+    def _set_up(self, sample: Detector) -> None:
+        """Producer, sinks and what depends on them."""
+        config = self._config
+        self._producer = None
+        if self._exact or needs_producer(config.outputs):
+            transactional = (config.delivery.transactional_id or self._name) if self._exact else None
+            self._producer = make_producer(config.kafka, client_id=self._name, transactional_id=transactional)
+            if self._exact:
+                self._producer.init_transactions()
+        self._emitter = Emitter(config, sample, self._producer)
+        interval = config.delivery.commit_interval_s
+        self._delivery: Delivery = (
+            ExactlyOnce(self._source, self._emitter, self._producer, interval, self._on_round)
+            if self._exact
+            else AtLeastOnce(self._source, self._emitter, interval)
+        )
+        self._checkpoints = Checkpoints(self._writer, self._delivery, config.delivery.snapshot_interval_s)
+
+    # ---- the loop
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Reads on until `stop` says so; then everything is delivered, snapshotted, committed and closed."""
+        self._stop = stop
+        try:
+            while not stop():
+                self._on_round()
+                self._round()
+            self._finish()
+        finally:
+            self._close()
+
+    def _round(self) -> None:
+        try:
+            if self._void is not None:
+                raise LostError(self._void)
+            self._open_assigned()
+            self._hold(not self._emitter.ready())
+            for block in self._source.poll(_POLL_MS):
+                self._take(block)
+            for trouble in self._source.troubles():
+                self._help(trouble)
+            began = time.perf_counter()
+            self._delivery.step(self._positions())
+            self._checkpoints.step(self._partitions.values())
+            self._meter.stalled(time.perf_counter() - began)
+            if self._emitter.oldest_s() > _UNACKNOWLEDGED_S:
+                reasons = "; ".join(self._emitter.troubles())
+                raise LostError(f"nothing was acknowledged for {_UNACKNOWLEDGED_S:.0f} s: {reasons}")
+            self._failures = 0
+        except (LostError, OutputError, BrokerError) as error:
+            self._rewind(error)
+
+    def _take(self, block: RawBlock) -> None:
+        """Scores one block and sends what the detector says of it."""
+        partition = self._by_name.get(block.source)
+        if partition is None:
+            return  # taken away while it was fetched
+        if block.offset[-1] >= partition.live_from:
+            self._delivery.begin()
+        batch = self._decoder.decode(block, self._letter)
+        silent = int(batch.row.searchsorted(partition.live_from))
+        step = self._config.runtime.batch_rows
+        for first, end, sent in (*_slices(0, silent, step, False), *_slices(silent, len(batch), step, True)):
+            scored = partition.detector.process_events(batch.part(first, end), detail=self._emitter.detail)
+            closed = partition.detector.closed_episodes()
+            if sent:
+                self._emitter.emit(block.source, scored, closed)
+        partition.position = int(block.offset[-1]) + 1
+        self._meter.events += len(block)
+
+    def _letter(self, letter: DeadLetter) -> None:
+        partition = self._by_name.get(letter.source)
+        if partition is not None and letter.line >= partition.live_from:
+            self._delivery.begin()
+            self._emitter.letter(letter)
+
+    def _positions(self) -> Positions:
+        return {place: max(p.position, p.live_from) for place, p in self._partitions.items()}
+
+    def _hold(self, hold: bool) -> None:
+        """Pauses all partitions while a sink is full: polling goes on, so that the group keeps this worker."""
+        if hold != self._held:
+            (self._source.pause if hold else self._source.resume)(*self._partitions)
+            self._held = hold
+
+    def _help(self, trouble: Trouble) -> None:
+        """Brings a partition that was paused to go on, or goes back to the snapshot's ways of doing so."""
+        log.error("%s", trouble.reason)
+        raise LostError(f"{name_of(trouble.partition)} cannot go on at offset {trouble.offset}")
+
+    # ---- partitions come and go
+
+    def _open_assigned(self) -> None:
+        while self._assigned:
+            place = self._assigned[0]
+            opened = self._parked.pop(place, None)
+            if opened is not None:  # an eager assignor takes all away and gives the same back
+                self._source.seek(place, opened.position)
+            else:
+                opened = open_partition(
+                    place, self._source, self._store, self._writer, self._detector, self._config.delivery,
+                    self._config.kafka.start,
+                )  # fmt: skip
+            self._assigned.remove(place)
+            if opened is not None:
+                self._partitions[place] = self._by_name[opened.name] = opened
+                if not self._held:
+                    self._source.resume(place)
+            self._on_round()
+        self._parked.clear()
+
+    def assigned(self, partitions: Sequence[Place]) -> None:
+        """Called by the source: the loop opens them."""
+        self._assigned += partitions
+
+    def revoked(self, partitions: Sequence[Place]) -> None:
+        """Called by the source, while the loop waits in poll: what was read is delivered and snapshotted."""
+        names = _some(partitions)
+        positions = self._positions()
+        gone = self._take_away(partitions)
+        deadline = time.monotonic() + self._config.service.revoke_budget_s
+        try:
+            whole = self._delivery.settle(positions, deadline - time.monotonic())
+            whole = whole and self._checkpoints.finish(gone, max(0.0, deadline - time.monotonic()))
+            if not whole:
+                log.warning("%s: handed over without a last snapshot; the next worker reads a little again", names)
+        except (LostError, OutputError) as error:
+            self._void = f"while {names} was handed over: {error}"
+        if self._config.kafka.assignor != "cooperative-sticky" and self._void is None:
+            self._parked = {partition.place: partition for partition in gone}
+
+    def lost(self, partitions: Sequence[Place]) -> None:
+        """Called by the source: another worker may have these partitions by now, so nothing is written."""
+        gone = self._take_away(partitions)
+        self._checkpoints.drop(gone)
+        self._parked.clear()
+        if gone:
+            self._void = f"{_some(partitions)} went to another worker"
+
+    def _take_away(self, places: Sequence[Place]) -> list[Partition]:
+        self._assigned = [place for place in self._assigned if place not in places]
+        gone = [self._partitions.pop(place) for place in places if place in self._partitions]
+        for partition in gone:
+            del self._by_name[partition.name]
+        return gone
+
+    def _rewind(self, error: Exception) -> None:
+        """Gives up what is not delivered: sinks are opened anew, all partitions go back to their last snapshots."""
+        self._failures += 1
+        wait_s = min(2.0 ** (self._failures - 1), _LONGEST_WAIT_S)
+        log.error("%s; back to the last snapshots in %.0f s", error, wait_s)
+        self._void = None
+        if self._partitions:
+            self._source.pause(*self._partitions)
+        self._checkpoints.drop(list(self._partitions.values()))
+        self._delivery.abort()
+        self._disconnect()
+        self._parked.clear()
+        self._take_away(list(self._partitions))
+        due = time.monotonic() + wait_s
+        while time.monotonic() < due and not self._stop():
+            self._on_round()
+            self._source.poll(_POLL_MS)
+        try:
+            self._set_up(self._detector())
+        except (OutputError, BrokerError) as again:
+            self._void = str(again)
+        self._assigned = sorted(self._source.assignment())
+        self._held = False
+
+    # ---- the end
+
+    def _finish(self) -> None:
+        """Delivers, snapshots and commits what was read, within the budget for that."""
+        deadline = time.monotonic() + self._config.service.stop_budget_s
+        partitions = list(self._partitions.values())
+        try:
+            done = self._delivery.finish(self._positions(), deadline - time.monotonic())
+            done = done and self._checkpoints.finish(partitions, max(0.0, deadline - time.monotonic()))
+        except (LostError, OutputError) as error:
+            log.error("%s", error)
+            done = False
+        if not done:
+            log.warning("stopped without a last snapshot; the next start reads a little again")
+
+    def _disconnect(self) -> None:
+        self._emitter.close()
+        if self._producer is not None:
+            self._producer.close(timeout=1.0)
+
+    def _close(self) -> None:
+        self._writer.close(1.0)
+        self._take_away(list(self._partitions))
+        self._source.close()
+        self._disconnect()
+        self._store.close()
+
+    def status(self) -> Status:
+        """What happened since the last call, and where things stand."""
+        partitions = list(self._partitions.values())
+        return self._meter.status(
+            lag=sum(self._source.lag().values()),
+            flags=self._emitter.flags,
+            dead_letters=self._emitter.dead_letters,
+            streams=sum(len(p.detector.pool) for p in partitions),
+            partitions=len(partitions),
+            snapshots=[p.snapshots.written_at for p in partitions],
+        )
+
+
+def _slices(first: int, end: int, step: int, sent: bool) -> list[tuple[int, int, bool]]:
+    return [(at, min(at + step, end), sent) for at in range(first, end, step)]
+
+
+def _some(places: Sequence[Place]) -> str:
+    listed = [name_of(place) for place in sorted(places)]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

@@ -1,0 +1,141 @@
+"""From a partition that was assigned to one that can be read on: its state, where to go on, and what does not fit."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from streamlstm.config.schema import Delivery
+from streamlstm.detect.chunks import Manifest, Origin, origin_of, restore
+from streamlstm.detect.detector import Detector
+from streamlstm.errors import StateError
+from streamlstm.service.snapshots import FLUSH_S, MANIFEST, Owner, PartitionSnapshots
+from streamlstm.service.writer import Writer
+from streamlstm.sources.topics import KafkaSource
+from streamlstm.sources.topics import Partition as Place
+from streamlstm.sources.topics import name as name_of
+from streamlstm.state.stores import SnapshotStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Partition:
+    """A partition that is being read: its name is topic/number.
+
+    position  the next offset to score
+    live_from what the detector says of earlier offsets was sent before, and is not sent again
+    """
+
+    place: Place
+    name: str
+    detector: Detector
+    snapshots: PartitionSnapshots
+    position: int
+    live_from: int
+
+
+def open_partition(
+    place: Place, source: KafkaSource, store: SnapshotStore, writer: Writer, make: Callable[[], Detector],
+    settings: Delivery, start: str,
+) -> Partition | None:  # fmt: skip
+    """The partition with its state, read on from where that ends; None where it was lost to another worker meanwhile.
+
+    Raises StateError where state and topic do not fit and the settings say `fail`.
+    """
+    name = name_of(place)
+    blobs = store.load(name)
+    manifest = newest_manifest(blobs)
+    committed = source.committed(place)
+    exact = settings.mode == "exactly_once"
+    generation = source.group_metadata().generation_id
+    last = max((Owner.of(blob) for blob in blobs), default=Owner(0, -1))
+    owner = Owner(last.era, generation)
+    if owner <= last:  # the group began to count anew, or a later generation has written: the broker knows
+        offset = committed if committed is not None else manifest.next_offset if manifest else None
+        if offset is not None and not source.commit({place: offset}):
+            return None
+        owner = Owner(last.era + 1, generation)
+    detector = make()
+    position = _start(place, source, manifest, committed, detector, settings, start)
+    if manifest is not None and position.keep:
+        restore(detector, manifest, blobs.__getitem__)
+    stale = [blob for blob in blobs if Owner.of(blob) < owner]
+    topic_id = source.topic_id(place[0]) or ""
+    snapshots = PartitionSnapshots(store, name, owner, detector, topic_id, stale)
+    live_from = max(position.offset, committed) if exact and committed is not None else position.offset
+    partition = Partition(place, name, detector, snapshots, position.offset, live_from)
+    if manifest is None or not position.keep:
+        # A crash before the first snapshot must find where this state began, not a group's offset beyond it.
+        for piece in snapshots.round(position.offset):
+            snapshots.write(piece, writer)
+        if not writer.drain(FLUSH_S) or snapshots.written_at is None:
+            raise StateError(f"{name}: the first snapshot cannot be written; see the error above")
+    source.seek(place, position.offset)
+    replayed = (
+        f", {live_from - position.offset:,} records are read again in silence" if live_from > position.offset else ""
+    )
+    log.info("%s: %s streams, reading on from offset %s%s", name, f"{len(detector.pool):,}", position.offset, replayed)
+    return partition
+
+
+def newest_manifest(blobs: dict[str, bytes]) -> Manifest | None:
+    """The manifest of the last owner that completed one."""
+    names = [name for name in blobs if name.endswith(f"/{MANIFEST}")]
+    return Manifest.from_bytes(blobs[max(names, key=Owner.of)]) if names else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    offset: int
+    keep: bool
+
+
+def _start(
+    place: Place, source: KafkaSource, manifest: Manifest | None, committed: int | None, detector: Detector,
+    settings: Delivery, start: str,
+) -> _Start:  # fmt: skip
+    """Where to read on, and whether the snapshot's rows are kept."""
+    name = name_of(place)
+    first, end = source.beginning_offsets([place])[place], source.end_offsets([place])[place]
+    fresh = first if start == "earliest" else end
+    if manifest is None:
+        if committed is None:
+            return _Start(fresh, False)
+        what = f"the group has read up to offset {committed}, but there is no snapshot"
+        _decide(name, what, settings.on_missing_state, "on_missing_state", "all streams start anew")
+        return _Start(min(max(committed, first), end), False)
+    if manifest.topic_id != (source.topic_id(place[0]) or "") or manifest.next_offset > end:
+        what = (
+            f"the snapshot at offset {manifest.next_offset} belongs to another topic of that name, which ends at {end}"
+        )
+        _decide(name, what, settings.on_new_topic, "on_new_topic", "all streams start anew")
+        return _Start(fresh, False)
+    keep = True
+    differing = _differing(manifest.origin, origin_of(detector))
+    if differing:
+        what = f"the snapshot was written under another {', '.join(differing)}"
+        _decide(name, what, settings.on_mismatch, "on_mismatch", "all streams start anew")
+        keep = False
+    if manifest.next_offset >= first:
+        return _Start(manifest.next_offset, keep)
+    what = f"the snapshot ends at offset {manifest.next_offset}, but the topic now begins at {first}"
+    policy = settings.on_missing_offsets
+    _decide(name, what, policy, "on_missing_offsets", f"{first - manifest.next_offset:,} offsets are missed")
+    return _Start(end if policy == "latest" else first, keep and policy != "cold_start")
+
+
+def _differing(then: Origin, now: Origin) -> list[str]:
+    words = {"config": "configuration", "arithmetic": "arithmetic class", "exogenous": "list of exogenous columns",
+             "features": "list of features"}  # fmt: skip
+    return [
+        f"{words.get(field.name, field.name)} ({getattr(then, field.name)}, now {getattr(now, field.name)})"
+        for field in fields(Origin)
+        if getattr(then, field.name) != getattr(now, field.name)
+    ]
+
+
+def _decide(name: str, what: str, policy: str, key: str, effect: str) -> None:
+    """Goes on with a warning, or raises where the policy says fail."""
+    if policy == "fail":
+        raise StateError(f"{name}: {what}; set delivery.{key} to go on, or bring back what belongs together")
+    log.warning("%s: %s; delivery.%s is %s: %s", name, what, key, policy, effect)

@@ -1,0 +1,137 @@
+"""The snapshots of one partition: what has changed since the last one, piece by piece, and then the manifest.
+
+Life of an offset: a record is read, scored, and what the detector says of it is sent; when all of that is acknowledged (or
+its transaction committed) the rows that it changed may be written; when all rows of a round are durable, so is the
+manifest with the offset at which the round began. A crash at any point finds the manifest before, and rows that may be
+newer than it: they skip what they have absorbed. Names begin with the era and the group's generation of the writer, so
+that a frozen former owner, who does not know yet, writes beside its successor and never over it.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from streamlstm.detect.chunks import Manifest, origin_of, pack, pack_learned
+from streamlstm.detect.detector import Detector
+from streamlstm.errors import StateError
+from streamlstm.service.writer import Writer
+from streamlstm.state.stores import SnapshotStore
+
+log = logging.getLogger(__name__)
+FLUSH_S = 60.0
+MANIFEST = "manifest"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Owner:
+    """Who writes: the group's generation, in an era that ends when the group begins to count anew."""
+
+    era: int
+    generation: int
+
+    def __str__(self) -> str:
+        return f"{self.era:010}.{self.generation:010}"
+
+    @classmethod
+    def of(cls, name: str) -> "Owner":
+        """The owner of a blob's name."""
+        try:
+            era, generation = name.split("/", 1)[0].split(".")
+            return cls(int(era), int(generation))
+        except ValueError:
+            raise StateError(f"snapshot: {name!r} is no name that streamlstm gives; keep snapshots apart") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some blob of a snapshot, copied out of the detector: the loop may go on."""
+
+    name: str
+    content: dict[str, Any] | bytes
+    size: int
+
+
+class PartitionSnapshots:
+    """Takes and writes one partition's snapshots; `stale` are names of former owners, deleted after the first."""
+
+    def __init__(
+        self, store: SnapshotStore, partition: str, owner: Owner, detector: Detector, topic_id: str, stale: list[str]
+    ) -> None:
+        self.written_at: float | None = None
+        self.begun_at = time.monotonic()
+        self._store, self._partition, self._owner = store, partition, owner
+        self._detector, self._topic_id, self._stale = detector, topic_id, stale
+        # A power of two, so that the pool finds a stream's chunk by a shift; keys are 64 bytes at most on average.
+        chunk_streams = max(1, store.chunk_bytes // (detector.layout.bytes_per_stream + 64))
+        detector.pool.track(chunk_streams.bit_length() - 1)
+        self._number = 0
+        self._whole = True
+        self._broken = False
+        self.busy = False
+        """A round has begun and its manifest is not written yet: the next must wait."""
+
+    def round(self, position: int) -> Iterator[Piece]:
+        """The pieces of a snapshot at `position`, each copied when it is asked for; the last is the manifest."""
+        detector, pool = self._detector, self._detector.pool
+        self.begun_at, self.busy = time.monotonic(), True
+        number, streams = self._number + 1, len(pool)
+        learned = pack_learned(detector)
+        # Rows beside weights that learn must be as old as they are: none may be written over before the manifest.
+        place = f"{self._owner}/" if learned is None else f"{self._owner}/{number % 2}."
+        if self._whole or learned is not None:
+            pool.changed[:] = True
+            self._whole = False
+        names = [f"{place}chunk-{n:06}" for n in range(-(-streams >> pool.shift))]
+        pieces = (self._chunk(name, n << pool.shift) for n, name in enumerate(names) if pool.changed[n])
+        if learned is not None:
+            yield from list(pieces)
+            yield Piece(f"{place}learned", learned, len(learned))
+        else:
+            yield from pieces
+        manifest = Manifest(
+            self._partition, position, number, streams, tuple(names),
+            f"{place}learned" if learned is not None else None, origin_of(detector), self._topic_id, time.time(),
+        )  # fmt: skip
+        yield Piece(f"{self._owner}/{MANIFEST}", manifest.to_bytes(), 0)
+
+    def _chunk(self, name: str, first: int) -> Piece:
+        pool = self._detector.pool
+        end = min(first + (1 << pool.shift), len(pool))
+        columns = pool.columns(first, end)
+        pool.changed[first >> pool.shift] = False
+        return Piece(name, columns, sum(array.nbytes for array in columns.values()))
+
+    def write(self, piece: Piece, writer: Writer) -> None:
+        """Gives a piece to the writer; all that the detector said until it was taken must have been acknowledged."""
+        if piece.name.endswith(MANIFEST):
+            writer.submit(lambda: self._complete(piece), self.abandon)
+        else:
+            writer.submit(lambda: self._put(piece), self._break, piece.size)
+
+    def abandon(self) -> None:
+        """Ends a round whose pieces are not all given to the writer; the next one is whole."""
+        self._whole = True
+        self._broken = self.busy = False
+
+    def _put(self, piece: Piece) -> None:
+        content = piece.content if isinstance(piece.content, bytes) else pack(piece.content)
+        self._store.put(self._partition, piece.name, content)
+
+    def _complete(self, piece: Piece) -> None:
+        if self._broken:  # the reason is logged
+            self.abandon()
+            return
+        self._store.flush(FLUSH_S)
+        self._put(piece)
+        self._store.flush(FLUSH_S)
+        self._number += 1
+        self.written_at = time.monotonic()
+        if self._stale:
+            self._store.delete(self._partition, self._stale)
+            self._stale = []
+        self.busy = False
+
+    def _break(self) -> None:
+        self._broken = True
