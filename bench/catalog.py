@@ -1,8 +1,12 @@
 """What there is to run: benchmarks, their cases, and who competes in each. Nothing heavy is imported here."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 OURS = "ours"
+TIMES = ("ns/event", "ms at p99")
+"""Units whose values are compared: ours over a peer's."""
+
 SIZES = ((1, 32), (8, 64), (25, 80), (38, 128))
 
 
@@ -10,7 +14,9 @@ SIZES = ((1, 32), (8, 64), (25, 80), (38, 128))
 class Benchmark:
     """One benchmark: its module in `bench`, what it tells, its cases (`I=1,H=32,batch=1`), contenders of every case.
 
-    `once` are cases that are run in the first round alone: they are about memory, which does not vary.
+    `own` are the contenders of cases that have others. `peers` are those whose times ours are divided by. `once` are
+    cases that are run in the first round alone: they are about memory, which does not vary, or take long. With
+    `session` the module also has a context manager of that name, which holds what all contenders of a run share.
     """
 
     name: str
@@ -18,6 +24,13 @@ class Benchmark:
     cases: tuple[str, ...]
     contenders: tuple[str, ...]
     once: tuple[str, ...] = ()
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    peers: tuple[str, ...] = ("onnxruntime", "onnxruntime_bound")
+    session: bool = False
+
+    def competing(self, case: str) -> tuple[str, ...]:
+        """The contenders of a case."""
+        return self.own.get(case, self.contenders)
 
 
 def step_case(inputs: int, hidden: int, batch: int) -> str:
@@ -39,6 +52,13 @@ def words(case: str) -> dict[str, str]:
 def _replay(events: int, form: str) -> str:
     return f"streams=1000,events={events},format={form}"
 
+
+_KAFKA = {
+    "decode": (OURS, "consumer_performance", "confluent", "kafka_python"),
+    "scored": (OURS, "confluent_json", "kafka_python_json", "quix", "quix_state"),
+    "scored_exactly_once": (OURS, "at_least_once"),
+    "latency": (OURS, "echo"),
+}
 
 CATALOG = {
     benchmark.name: benchmark
@@ -67,6 +87,16 @@ CATALOG = {
             tuple(_replay(events, form) for events in (1000, 4000) for form in ("parquet", "csv")),
             (OURS,),
             once=tuple(_replay(4000, form) for form in ("parquet", "csv")),
+        ),
+        Benchmark(
+            "kafka",
+            "a real broker, one core for the client: decoding, scoring, latency, snapshots, memory of the daemon",
+            (*_KAFKA, "snapshot_folder", "snapshot_topic", "memory"),
+            (OURS,),
+            once=("snapshot_topic", "memory"),
+            own=_KAFKA,
+            peers=tuple(peer for contenders in _KAFKA.values() for peer in contenders[1:]),
+            session=True,
         ),
     )
 }

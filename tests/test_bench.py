@@ -1,6 +1,9 @@
 """The benchmarks' command line: what it lists, what it writes, and that it times nothing that disagrees."""
 
+import importlib.util
 import json
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +28,7 @@ def test_without_a_name_it_lists_the_benchmarks():
     done = bench()
     assert done.returncode == 0
     listed = [line.split()[0] for line in done.stdout.splitlines()]
-    assert listed == list(CATALOG) == ["single", "process", "step", "replay"]
+    assert listed == list(CATALOG) == ["single", "process", "step", "replay", "kafka"]
 
 
 def test_an_unknown_name_is_a_usage_error():
@@ -82,3 +85,122 @@ def test_a_short_run_writes_header_rows_and_ratios(tmp_path):
     assert all(row["unit"] == "ns/event" and 0 < row["value"] < 1e9 for row in written["rows"])
     assert set(written["ratios"]) == {f"single/{case}/ours_vs_{peer}" for case in cases for peer in contenders[1:]}
     assert "ours/peer" in done.stdout
+
+
+def test_kafka_values_are_json_of_49_bytes_and_add_up():
+    from bench.kafka_events import checksum, chunks, json_values, keys
+
+    streams, records = 7, 40
+    texts, times = [], []
+    for time_ms, stream, value in chunks(streams, records):
+        texts += json_values(time_ms, value)
+        times += time_ms.tolist()
+        assert stream.tolist() == [n % streams for n in range(len(stream))]
+    assert {len(text) for text in texts} == {49}
+    assert {len(key) for key in keys(streams)} == {13}
+    events = [json.loads(text) for text in texts]
+    assert len(events) == records
+    assert [event["ts"] for event in events] == times
+    assert math.fsum(event["value"] for event in events) == pytest.approx(checksum(streams, records), rel=1e-12)
+
+
+def test_kafka_contenders_must_report_the_count_and_the_sum():
+    from bench.kafka_events import check
+
+    check("peer", (3, 6.5), 3, 6.5)
+    for count, total in ((2, 6.5), (3, 6.5001), (3, math.nan)):
+        with pytest.raises(Disagreement, match="not timed"):
+            check("peer", (3, 6.5), count, total)
+
+
+def test_the_fetch_phase_is_read_from_what_consumer_performance_prints():
+    from bench.kafka_peers import parse_performance
+
+    names = "start.time, end.time, data.consumed.in.nMsg, nMsg.sec, fetch.time.ms, fetch.nMsg.sec"
+    values = "2026-11-21 11:00:00:000, 2026-11-21 11:00:02:000, 3000000, 1500000.0, 1500, 2000000.0"
+    assert parse_performance(f"{names}\n{values}\n") == (3_000_000, 2_000_000.0)
+    with pytest.raises(Disagreement, match="no line with fetch"):
+        parse_performance("Missing required option\n")
+
+
+def test_a_daemon_is_timed_between_its_first_and_last_progress():
+    from bench.kafka_daemon import seconds_per_event
+
+    def status(at, events, lag):
+        return at, {"events": events, "lag": lag}
+
+    long = [status(0, 0, None), status(1, 100, 900), status(2, 500, 500), status(3, 900, 100), status(4, 1000, 0)]
+    assert seconds_per_event(long) == 2 / 800
+    short = [status(0, 0, None), status(1, 0, 1000), status(3, 1000, 0), status(4, 1000, 0)]
+    assert seconds_per_event(short) == 2 / 1000
+
+
+STAND_IN = """
+import json, signal, sys, time
+def stop(number, frame):
+    sys.exit({code})
+signal.signal(signal.SIGTERM, stop)
+for events in range(0, 101, 50):
+    print(json.dumps({{"events": events, "lag": 100 - events, "flags": 0, "dead_letters": {letters}}}), file=sys.stderr)
+print("ended" if {ends} else "waiting", file=sys.stderr, flush=True)
+while not {ends}:
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    from bench.kafka_daemon import Daemon
+    from bench.kafka_setting import Setting
+
+    def make(*, code=0, letters=0, ends=False):
+        script = tmp_path / "daemon.py"
+        script.write_text(STAND_IN.format(code=code, letters=letters, ends=ends))
+        setting = Setting("nowhere:1", "bench-test", 100, tmp_path)
+        return Daemon(setting, {"kafka": {"group_id": "test"}}, program=(str(script),))
+
+    return make
+
+
+def test_a_daemon_is_awaited_and_stopped(stand_in):
+    with stand_in() as daemon:
+        assert daemon.wait_until_read(100, 60)["events"] == 100
+        daemon.stop()
+    assert [status["events"] for _, status in daemon.statuses] == [0, 50, 100]
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [({"letters": 1}, "no dead letter"), ({"ends": True}, "ended"), ({"code": 3}, "exited with status 3")],
+)
+def test_a_daemon_that_fails_is_not_timed(stand_in, how, words):
+    with stand_in(**how) as daemon, pytest.raises(Disagreement, match=words):  # noqa: PT012
+        daemon.wait_until_read(101 if "ends" in how else 100, 60)
+        daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def small_topic(kafka_broker, tmp_path_factory):
+    pytest.importorskip("confluent_kafka", reason="peers are not installed: pip install 'streamlstm[bench]'")
+    from bench.kafka_setting import Setting, delete_topics
+    from bench.kafka_topics import filled
+
+    folder, prefix = tmp_path_factory.mktemp("bench"), f"bench-{os.urandom(4).hex()}"
+    (folder / "kafka.json").write_text(json.dumps({"bootstrap": kafka_broker, "prefix": prefix, "records": 100}))
+    setting = Setting.read(folder)
+    filled(setting, setting.events)
+    yield folder
+    delete_topics(kafka_broker, prefix)
+
+
+@pytest.mark.parametrize("case", ["decode", "scored", "latency"])
+def test_kafka_peers_agree_on_a_small_topic(case, small_topic, broker_packages):
+    if importlib.util.find_spec("quixstreams") is None and case == "scored":
+        pytest.skip("a peer is not installed: pip install 'streamlstm[bench]'")
+    for peer in CATALOG["kafka"].competing(case)[1:]:
+        command = [sys.executable, "-m", "bench.contender", "measure", "kafka", case, peer, str(small_topic)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        values = json.loads(done.stdout.splitlines()[-1])
+        assert set(values) == ({"ms at p50", "ms at p99"} if case == "latency" else {"ns/event"})
+        assert all(0 < value < 1e9 for value in values.values())

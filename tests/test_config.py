@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from streamlstm.config import Config, config_hash, json_schema, load, parse_setting, presets, to_yaml
+from streamlstm.config import Config, config_hash, json_schema, load, model_file, parse_setting, presets, to_yaml
 from streamlstm.config.words import sections
 from streamlstm.errors import ConfigError
 
@@ -64,10 +64,11 @@ def test_every_preset_loads_by_name_and_by_path(path: Path) -> None:
 
 
 def test_presets_differ_where_they_say() -> None:
-    assert presets() == ["default", "multivariate", "univariate"]
+    assert presets() == ["default", "kafka", "multivariate", "univariate"]
     assert load("default", environ={}) == load(None, environ={}) == Config()
     assert load("univariate", environ={}).threshold.memory_rows > Config().threshold.memory_rows
     assert load("multivariate", environ={}).score.span is None
+    assert load("kafka", environ={}).outputs.flags == "kafka:streamlstm-flags"
 
 
 # Sources and precedence
@@ -104,6 +105,28 @@ def test_a_config_is_finished_so_that_the_environment_does_not_undo_overrides() 
     assert load(first, environ=environ, overrides={"threshold.level": 2}).threshold.level == 2.0
 
 
+def test_what_a_model_was_fitted_with_lies_below_everything(write: Write) -> None:
+    base = {"model": {"hidden_size": 8, "num_layers": 2}, "threshold": {"scope": "fleet", "expected_streams": 5}}
+    file = write("my.yaml", "extends: kafka\nmodel: {num_layers: 3}")
+    config = load(file, environ={"STREAMLSTM__THRESHOLD__EXPECTED_STREAMS": "6"}, base=base)
+    assert (config.model.hidden_size, config.model.num_layers) == (8, 3)
+    assert (config.threshold.scope, config.threshold.expected_streams) == ("fleet", 6)
+    finished = load("univariate", environ={})
+    assert load(finished, base=base) == finished
+    with pytest.raises(ConfigError, match="the model.s configuration: model.hidden_size: must"):
+        load(None, environ={}, base={"model": {"hidden_size": 2}})
+
+
+def test_the_model_file_is_known_before_anything_else_is_checked(write: Write) -> None:
+    file = write("my.yaml", "model: {file: a.safetensors}\nthreshold: {scope: fleet}")
+    assert model_file(file, environ={}) == "a.safetensors"
+    assert model_file(file, environ={"STREAMLSTM__MODEL__FILE": "b.safetensors"}) == "b.safetensors"
+    assert model_file(file, environ={}, overrides={"model.file": None}) is None
+    assert model_file(None, environ={}) is None
+    assert model_file(load(None, overrides={"model.file": "c"}, environ={})) == "c"
+    assert model_file({"model": {"file": 5}}, environ={}) is None
+
+
 def test_dict_and_empty_sections_and_empty_file(write: Write) -> None:
     source = {"extends": "univariate", "model": {"hidden_size": 8}, "score": None}
     assert load(source, environ={}).episodes == load("univariate", environ={}).episodes
@@ -132,20 +155,30 @@ def test_extends_chains_and_is_relative_to_the_file(write: Write) -> None:
         ("modle: {}", "my.yaml:1: modle: unknown section; did you mean 'model'?"),
         ("threads: 2", "my.yaml:1: threads: unknown section; did you mean 'runtime.threads'?"),
         ("model: {level: 2}", "my.yaml:1: model.level: unknown key; did you mean 'threshold.level'?"),
-        ("model: {zzz: 2}", "my.yaml:1: model.zzz: unknown key; the keys of model are: hidden_size, num_layers, clip"),
-        ("model: 5", "my.yaml:1: model: must be a section with keys of: hidden_size, num_layers, clip; got 5"),
+        (
+            "model: {zzz: 2}",
+            "my.yaml:1: model.zzz: unknown key; the keys of model are: file, hidden_size, num_layers, clip",
+        ),
+        ("model: 5", "my.yaml:1: model: must be a section with keys of: file, hidden_size, num_layers, clip; got 5"),
         ("model: {hidden_size: 4.5}", "must be a whole number between 4 and 512, got 4.5"),
         ("model: {hidden_size: much}", "must be a whole number between 4 and 512, got 'much'"),
         ("model: {hidden_size: yes}", "must be a whole number between 4 and 512, got true"),
         ("model: {clip: .nan}", "must be a number above 0, got nan; infinity and NaN are no values here"),
         ("training: {holdout: 0.9}", "training.holdout: must be at least 0 and below 0.9, got 0.9"),
         ("training: {rate: 2}", "training.rate: must be above 0 and at most 1, got 2"),
+        ("kafka: {client: [1]}", "kafka.client: must be a mapping, got [1]"),
+        ("kafka: {topics: readings}", "kafka.topics: must be a list of names, got 'readings'; write [readings]"),
+        ("delivery: {mode: twice}", "must be one of: at_least_once, exactly_once; got 'twice'"),
+        ("service: {stop_budget_s: 0}", "service.stop_budget_s: must be above 0 and at most 86400, got 0"),
+        ("messages: {separator: ab}", "messages.separator: must be one character, got 'ab'"),
+        ("kafka: {group_id: ''}", "kafka.group_id: must be text that is not empty, got ''"),
+        ("kafka: {group_id: 5}", "kafka.group_id: must be text that is not empty, got 5; put it in quotes"),
         ("episodes: {min_rows: 0}", "episodes.min_rows: must be at least 1, got 0"),
         ("threshold: {kind: sigmas}", "must be one of: fixed, sigma, quantile; got 'sigmas'"),
         ("threshold: {level: null}", "threshold.level: must be a number above 0, got null"),
         ("runtime: {threads: 0}", "must be a whole number between 1 and 256 or auto, got 0"),
         ("score: {span: 0}", "score.span: must be at least 1 or null, got 0"),
-        ("input: {key: 5}", "input.key: must be text or null, got 5; put it in quotes"),
+        ("input: {key: 5}", "input.key: must be text or a list of names or null, got 5; put it in quotes"),
         ("input: {features: a}", "input.features: must be a list of names, got 'a'; write [a]"),
         ("input:\n  features:\n  - a\n  - 5", "my.yaml:4: input.features[1]: must be text, got 5; put it in quotes"),
         ("threshold:\n  scope: fleet", "my.yaml:1: threshold: scope: fleet needs expected_streams"),
@@ -196,7 +229,7 @@ def test_every_problem_of_every_layer_is_told(write: Write) -> None:
     [
         ("MODEL__HIDDEN_SIZ", "8", "unknown key; did you mean STREAMLSTM__MODEL__HIDDEN_SIZE?"),
         ("MODLE__HIDEN_SIZE", "8", "unknown section; did you mean STREAMLSTM__MODEL__HIDDEN_SIZE?"),
-        ("MODEL", "8", "must be a section with keys of: hidden_size, num_layers, clip; got 8"),
+        ("MODEL", "8", "must be a section with keys of: file, hidden_size, num_layers, clip; got 8"),
         ("MODEL__HIDDEN_SIZE", "600", "must be between 4 and 512, got 600"),
         ("MODEL__HIDDEN_SIZE", "[", "'[' is no YAML value ("),
     ],
@@ -217,7 +250,7 @@ def test_overrides_and_dicts_name_themselves() -> None:
 def test_missing_file_names_path_and_presets(write: Write) -> None:
     write("other.yaml", "")
     assert message("gone.yaml") == (
-        "gone.yaml: no such file or preset; the presets are: default, multivariate, univariate"
+        "gone.yaml: no such file or preset; the presets are: default, kafka, multivariate, univariate"
     )
     assert "did you mean 'multivariate'?" in message("multivariat")
     assert message(".").startswith(".: cannot be read: ")
@@ -270,6 +303,28 @@ def test_hash_ignores_runtime_only(config: Config) -> None:
     assert int(digest, 16) >= 0
     assert config_hash(load(config, overrides={"runtime.batch_rows": 7, "runtime.threads": 3})) == digest
     assert config_hash(load(config, overrides={"training.seed": 1})) != digest
+
+
+def test_secrets_are_hidden_on_request() -> None:
+    client = {
+        "sasl_plain_username": "me",
+        "sasl_plain_password": "open sesame",
+        "ssl_password": {"env": "SSL_PASSWORD"},
+        "ssl_keyfile": "my.key",
+        "socks5_proxy_url": "socks5://me:sesame@proxy:1080",
+    }
+    config = load({"kafka": {"client": client}, "outputs": {"flags": "https://me:sesame@host/hook"}}, environ={})
+    shown = yaml.safe_load(to_yaml(config, secrets=False))
+    assert shown["kafka"]["client"] == {
+        "sasl_plain_username": "me",
+        "sasl_plain_password": "***",
+        "ssl_password": {"env": "SSL_PASSWORD"},
+        "ssl_keyfile": "***",
+        "socks5_proxy_url": "socks5://***@proxy:1080",
+    }
+    assert shown["outputs"]["flags"] == "https://***@host/hook"
+    assert shown["input"]["key"] is None
+    assert load(yaml.safe_load(to_yaml(config)), environ={}) == config
 
 
 def test_config_cannot_be_changed() -> None:

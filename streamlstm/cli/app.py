@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from streamlstm.cli import config, model
+from streamlstm.cli import config, model, state
+from streamlstm.cli.compare import compare
 from streamlstm.cli.demo import demo
 from streamlstm.cli.evaluate import evaluate
 from streamlstm.cli.fit import fit
 from streamlstm.cli.interrupts import Interrupts
 from streamlstm.cli.replay import replay
+from streamlstm.cli.run import run as run_command
 from streamlstm.cli.terminal import console
 from streamlstm.cli.warm_up import warm_up
 from streamlstm.errors import StreamlstmError
@@ -26,10 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Streaming anomaly detection for sensors.",
 )
-for command in (demo, fit, replay, evaluate, warm_up):
+for command in (demo, fit, replay, evaluate, compare, warm_up):
     app.command()(command)
+app.command("run")(run_command)
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")
+app.add_typer(state.app, name="state")
 
 
 def _version(wanted: bool) -> None:

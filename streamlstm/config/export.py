@@ -8,14 +8,19 @@ from typing import Any
 import yaml
 
 from streamlstm.config.schema import Config
+from streamlstm.config.secrets import without_secrets
 
 _NO_BIT = {"runtime", "kafka", "outputs", "delivery", "service"}
 _BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
-def to_yaml(config: Config) -> str:
-    """The full configuration as YAML, in the schema's order; `load` reads it back to an equal one."""
+def to_yaml(config: Config, *, secrets: bool = True) -> str:
+    """The full configuration as YAML, in the schema's order; `load` reads it back to an equal one.
+
+    Without `secrets` each of them reads `***`.
+    """
     content = config.model_dump(mode="json")
+    content = content if secrets else without_secrets(content)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     # PyYAML folds Unicode's own line breaks wrongly unless it escapes them, and then it escapes all.
     return yaml.safe_dump(content, sort_keys=False) if _BREAKS.search(text) else text

@@ -26,21 +26,41 @@ def load(
     *,
     overrides: Mapping[str, Any] = _NONE,
     environ: Mapping[str, str] = os.environ,
+    base: Mapping[str, Any] = _NONE,
 ) -> Config:
-    """The configuration that `source`, then `environ`, then `overrides` say; the last one to set a key decides.
+    """The configuration that `base`, `source`, `environ`, then `overrides` say; the last one to set a key decides.
 
     source    a YAML file, the bare name of a preset, a dict, a `Config`, or None for the defaults
     overrides by dotted key: {"threshold.kind": "sigma"}
     environ   read are its variables STREAMLSTM__SECTION__KEY; not for a `Config`, which is finished and may hold
               overrides that the environment must not undo
+    base      by section and key, below everything else: the settings that a model was fitted with
 
     Raises `ConfigError` with one line per problem.
     """
+    below = [Layer("the model's configuration", dict(base))]
+    return _build([*below, *_layers(source, environ), *of_overrides(overrides)])
+
+
+def model_file(
+    source: str | Path | dict[str, Any] | Config | None,
+    *,
+    overrides: Mapping[str, Any] = _NONE,
+    environ: Mapping[str, str] = os.environ,
+) -> str | None:
+    """`model.file` as these layers set it, None where they do not; nothing else is checked.
+
+    For whoever needs the model before the configuration, since the model's own settings lie below it.
+    """
+    layers = [*_layers(source, environ), *of_overrides(overrides)]
+    named = next((layer.values["model"]["file"] for layer in reversed(layers) if layer.sets(("model", "file"))), None)
+    return named if isinstance(named, str) else None  # `load` says what is wrong with it
+
+
+def _layers(source: str | Path | dict[str, Any] | Config | None, environ: Mapping[str, str]) -> list[Layer]:
     if isinstance(source, Config):
-        layers = [Layer("configuration", source.model_dump())]
-    else:
-        layers = [*_of_source(source), *of_environment(environ)]
-    return _build([*layers, *of_overrides(overrides)])
+        return [Layer("configuration", source.model_dump())]
+    return [*_of_source(source), *of_environment(environ)]
 
 
 def _of_source(source: str | Path | dict[str, Any] | None) -> list[Layer]:

@@ -10,8 +10,13 @@ from streamlstm.config.schema import Config
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
-_TYPES = {"integer": "a whole number", "number": "a number", "string": "text", "array": "a list of names",
-          "object": "a mapping"}
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "array": "a list of names",
+    "object": "a mapping",
+}
 _RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
@@ -56,6 +61,8 @@ def _rule(rule: dict[str, Any], *, bare: bool) -> str:
         return str(rule["const"])
     if rule["type"] == "null":
         return "null"
+    if "minLength" in rule:
+        return "one character" if rule.get("maxLength") == 1 else "text that is not empty"
     bounds = _bounds(rule)
     return bounds if bounds and bare else f"{_TYPES[rule['type']]} {bounds}".strip()
 
@@ -73,7 +80,7 @@ def _remedy(rule: dict[str, Any], value: Any) -> str:
         return "; infinity and NaN are no values here"
     kinds = {choice.get("type") for choice in rule.get("anyOf", [rule])}
     if "string" in kinds and "enum" not in rule and "integer" not in kinds:
-        return "; put it in quotes" if not isinstance(value, list | dict | tuple) else ""
+        return "; put it in quotes" if not isinstance(value, str | list | dict | tuple) else ""
     if "array" in kinds and isinstance(value, str):
         return f"; write [{value}]"
     return ""

@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
@@ -20,8 +20,6 @@ from streamlstm.service.writer import Writer
 from streamlstm.sinks.delivery import check_exactly_once, needs_producer
 from streamlstm.sources.decoders.opening import open_decoder
 from streamlstm.sources.topics import KafkaSource, Trouble
-from streamlstm.sources.topics import Partition as Place
-from streamlstm.sources.topics import name as name_of
 from streamlstm.state.stores import open_store
 from streamlstm.types import DeadLetter, RawBlock
 
@@ -48,23 +46,22 @@ class Daemon:
         self._decoder = open_decoder(config, sample.features, sample.exogenous)
         self._store = open_store(config, client_id=self._name)
         self._writer = Writer()
-        kafka = config.kafka
-        if kafka.group_instance_id and worker:
-            kafka = kafka.model_copy(update={"group_instance_id": f"{kafka.group_instance_id}-{worker}"})
-        self._partitions: dict[Place, Partition] = {}
-        self._by_name: dict[str, Partition] = {}
-        self._parked: dict[Place, Partition] = {}
-        self._assigned: list[Place] = []
-        self._held = False
+        self._partitions: dict[str, Partition] = {}
+        self._parked: dict[str, Partition] = {}
+        self._to_open: list[str] = []
         self._void: str | None = None
         self._stop: Callable[[], bool] = lambda: False
         self._failures = 0
         self._meter = Meter()
-        self._source = KafkaSource(kafka, client_id=self._name, on_dead_letter=self._letter, rebalance=self)
+        self._source = KafkaSource(
+            config.kafka, client_id=self._name, worker=worker, on_dead_letter=self._letter,
+            on_revoked=self._revoked, on_lost=self._lost,
+        )  # fmt: skip
         self._set_up(sample)
 
     def _detector(self) -> Detector:
-        detector = Detector(self._config, model=self._model)
+        columns = self._config.input
+        detector = Detector(self._config, model=self._model, features=columns.features, exogenous=columns.exogenous)
         threads = self._config.runtime.threads
         detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
         return detector
@@ -92,6 +89,7 @@ class Daemon:
     def run(self, stop: Callable[[], bool]) -> None:
         """Reads on until `stop` says so; then everything is delivered, snapshotted, committed and closed."""
         self._stop = stop
+        self._source.subscribe(self._config.kafka.topics)
         try:
             while not stop():
                 self._on_round()
@@ -105,7 +103,7 @@ class Daemon:
             if self._void is not None:
                 raise LostError(self._void)
             self._open_assigned()
-            self._hold(not self._emitter.ready())
+            self._source.hold(not self._emitter.ready())
             for block in self._source.poll(_POLL_MS):
                 self._take(block)
             for trouble in self._source.troubles():
@@ -123,7 +121,7 @@ class Daemon:
 
     def _take(self, block: RawBlock) -> None:
         """Scores one block and sends what the detector says of it."""
-        partition = self._by_name.get(block.source)
+        partition = self._partitions.get(block.source)
         if partition is None:
             return  # taken away while it was fetched
         if block.offset[-1] >= partition.live_from:
@@ -140,52 +138,45 @@ class Daemon:
         self._meter.events += len(block)
 
     def _letter(self, letter: DeadLetter) -> None:
-        partition = self._by_name.get(letter.source)
+        partition = self._partitions.get(letter.source)
         if partition is not None and letter.line >= partition.live_from:
             self._delivery.begin()
             self._emitter.letter(letter)
 
     def _positions(self) -> Positions:
-        return {place: max(p.position, p.live_from) for place, p in self._partitions.items()}
-
-    def _hold(self, hold: bool) -> None:
-        """Pauses all partitions while a sink is full: polling goes on, so that the group keeps this worker."""
-        if hold != self._held:
-            (self._source.pause if hold else self._source.resume)(*self._partitions)
-            self._held = hold
+        return {name: max(p.position, p.live_from) for name, p in self._partitions.items()}
 
     def _help(self, trouble: Trouble) -> None:
         """Brings a partition that was paused to go on, or goes back to the snapshot's ways of doing so."""
         log.error("%s", trouble.reason)
-        raise LostError(f"{name_of(trouble.partition)} cannot go on at offset {trouble.offset}")
+        raise LostError(f"{trouble.partition} cannot go on at offset {trouble.offset}")
 
     # ---- partitions come and go
 
     def _open_assigned(self) -> None:
-        while self._assigned:
-            place = self._assigned[0]
-            opened = self._parked.pop(place, None)
+        assigned = self._source.take_assigned()
+        if assigned is not None:
+            self._to_open += assigned
+        while self._to_open:
+            name = self._to_open[0]
+            opened = self._parked.pop(name, None)
             if opened is not None:  # an eager assignor takes all away and gives the same back
-                self._source.seek(place, opened.position)
+                self._source.seek(name, opened.position)
             else:
                 opened = open_partition(
-                    place, self._source, self._store, self._writer, self._detector, self._config.delivery,
+                    name, self._source, self._store, self._writer, self._detector, self._config.delivery,
                     self._config.kafka.start,
                 )  # fmt: skip
-            self._assigned.remove(place)
+            self._to_open.remove(name)
             if opened is not None:
-                self._partitions[place] = self._by_name[opened.name] = opened
-                if not self._held:
-                    self._source.resume(place)
+                self._partitions[name] = opened
+                self._source.resume(name)
             self._on_round()
-        self._parked.clear()
+        if assigned is not None:
+            self._parked.clear()
 
-    def assigned(self, partitions: Sequence[Place]) -> None:
-        """Called by the source: the loop opens them."""
-        self._assigned += partitions
-
-    def revoked(self, partitions: Sequence[Place]) -> None:
-        """Called by the source, while the loop waits in poll: what was read is delivered and snapshotted."""
+    def _revoked(self, partitions: Collection[str]) -> None:
+        """On the consumer's thread, while the loop waits in poll: what was read is delivered and snapshotted."""
         names = _some(partitions)
         positions = self._positions()
         gone = self._take_away(partitions)
@@ -197,23 +188,20 @@ class Daemon:
                 log.warning("%s: handed over without a last snapshot; the next worker reads a little again", names)
         except (LostError, OutputError) as error:
             self._void = f"while {names} was handed over: {error}"
-        if self._config.kafka.assignor != "cooperative-sticky" and self._void is None:
-            self._parked = {partition.place: partition for partition in gone}
+        if self._source.eager and self._void is None:
+            self._parked = {partition.name: partition for partition in gone}
 
-    def lost(self, partitions: Sequence[Place]) -> None:
-        """Called by the source: another worker may have these partitions by now, so nothing is written."""
+    def _lost(self, partitions: Collection[str]) -> None:
+        """On the consumer's thread: another worker may have these partitions by now, so nothing is written."""
         gone = self._take_away(partitions)
         self._checkpoints.drop(gone)
         self._parked.clear()
         if gone:
             self._void = f"{_some(partitions)} went to another worker"
 
-    def _take_away(self, places: Sequence[Place]) -> list[Partition]:
-        self._assigned = [place for place in self._assigned if place not in places]
-        gone = [self._partitions.pop(place) for place in places if place in self._partitions]
-        for partition in gone:
-            del self._by_name[partition.name]
-        return gone
+    def _take_away(self, names: Collection[str]) -> list[Partition]:
+        self._to_open = [name for name in self._to_open if name not in names]
+        return [self._partitions.pop(name) for name in names if name in self._partitions]
 
     def _rewind(self, error: Exception) -> None:
         """Gives up what is not delivered: sinks are opened anew, all partitions go back to their last snapshots."""
@@ -221,8 +209,7 @@ class Daemon:
         wait_s = min(2.0 ** (self._failures - 1), _LONGEST_WAIT_S)
         log.error("%s; back to the last snapshots in %.0f s", error, wait_s)
         self._void = None
-        if self._partitions:
-            self._source.pause(*self._partitions)
+        self._source.hold(True)
         self._checkpoints.drop(list(self._partitions.values()))
         self._delivery.abort()
         self._disconnect()
@@ -236,8 +223,8 @@ class Daemon:
             self._set_up(self._detector())
         except (OutputError, BrokerError) as again:
             self._void = str(again)
-        self._assigned = sorted(self._source.assignment())
-        self._held = False
+        self._source.take_assigned()
+        self._to_open = self._source.assigned()
 
     # ---- the end
 
@@ -270,7 +257,7 @@ class Daemon:
         """What happened since the last call, and where things stand."""
         partitions = list(self._partitions.values())
         return self._meter.status(
-            lag=sum(self._source.lag().values()),
+            lag=self._source.lag() if partitions else None,
             flags=self._emitter.flags,
             dead_letters=self._emitter.dead_letters,
             streams=sum(len(p.detector.pool) for p in partitions),
@@ -283,6 +270,6 @@ def _slices(first: int, end: int, step: int, sent: bool) -> list[tuple[int, int,
     return [(at, min(at + step, end), sent) for at in range(first, end, step)]
 
 
-def _some(places: Sequence[Place]) -> str:
-    listed = [name_of(place) for place in sorted(places)]
+def _some(names: Collection[str]) -> str:
+    listed = sorted(names)
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

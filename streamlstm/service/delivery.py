@@ -10,10 +10,9 @@ from streamlstm.errors import StreamlstmError
 from streamlstm.kafka_client import KafkaError
 from streamlstm.service.emitter import Emitter, Mark
 from streamlstm.sources.topics import KafkaSource
-from streamlstm.sources.topics import Partition as Place
 
-Positions = Mapping[Place, int]
-"""The next offset of each partition."""
+Positions = Mapping[str, int]
+"""The next offset of each partition, `topic/0`."""
 
 _COMMIT_S = 30.0  # beyond the transaction's own 10 s the broker has aborted it
 _ABORT_S = 5.0
@@ -72,7 +71,7 @@ class AtLeastOnce:
         if self._waiting is None and now >= self._due and positions != self._committed:
             self._waiting = (self.mark(), dict(positions))
         if self._waiting is not None and self.settled(self._waiting[0]):
-            still_ours = {place: offset for place, offset in self._waiting[1].items() if place in positions}
+            still_ours = {name: offset for name, offset in self._waiting[1].items() if name in positions}
             self._source.commit_later(still_ours)
             self._committed, self._waiting, self._due = still_ours, None, now + self._interval_s
 

@@ -52,11 +52,9 @@ def open_source(
     if any(is_topic(address) for address in inputs):
         if len(inputs) > 1 or label is not None:
             raise UsageError(f"{inputs[0]}: a topic range stands alone, and its records carry no label column")
-        decoder = open_decoder(config, settings.features, settings.exogenous)
         return TopicRange(
-            inputs[0], config.kafka, decoder, batch_rows=config.runtime.batch_rows,
-            on_dead_letter=on_dead_letter, on_note=on_note,
-        )  # fmt: skip
+            inputs[0], config.model_copy(update={"input": settings}), on_dead_letter=on_dead_letter, on_note=on_note
+        )
     try:
         return open_files(
             inputs, settings, batch_rows=config.runtime.batch_rows, label=label,

@@ -11,8 +11,6 @@ from streamlstm.errors import StateError
 from streamlstm.service.snapshots import FLUSH_S, MANIFEST, Owner, PartitionSnapshots
 from streamlstm.service.writer import Writer
 from streamlstm.sources.topics import KafkaSource
-from streamlstm.sources.topics import Partition as Place
-from streamlstm.sources.topics import name as name_of
 from streamlstm.state.stores import SnapshotStore
 
 log = logging.getLogger(__name__)
@@ -26,7 +24,6 @@ class Partition:
     live_from what the detector says of earlier offsets was sent before, and is not sent again
     """
 
-    place: Place
     name: str
     detector: Detector
     snapshots: PartitionSnapshots
@@ -35,42 +32,41 @@ class Partition:
 
 
 def open_partition(
-    place: Place, source: KafkaSource, store: SnapshotStore, writer: Writer, make: Callable[[], Detector],
+    name: str, source: KafkaSource, store: SnapshotStore, writer: Writer, make: Callable[[], Detector],
     settings: Delivery, start: str,
 ) -> Partition | None:  # fmt: skip
     """The partition with its state, read on from where that ends; None where it was lost to another worker meanwhile.
 
     Raises StateError where state and topic do not fit and the settings say `fail`.
     """
-    name = name_of(place)
     blobs = store.load(name)
     manifest = newest_manifest(blobs)
-    committed = source.committed(place)
+    committed = source.committed(name)
     exact = settings.mode == "exactly_once"
-    generation = source.group_metadata().generation_id
+    generation = source.generation()
     last = max((Owner.of(blob) for blob in blobs), default=Owner(0, -1))
     owner = Owner(last.era, generation)
     if owner <= last:  # the group began to count anew, or a later generation has written: the broker knows
         offset = committed if committed is not None else manifest.next_offset if manifest else None
-        if offset is not None and not source.commit({place: offset}):
+        if offset is not None and not source.commit({name: offset}):
             return None
         owner = Owner(last.era + 1, generation)
     detector = make()
-    position = _start(place, source, manifest, committed, detector, settings, start)
+    position = _start(name, source, manifest, committed, detector, settings, start)
     if manifest is not None and position.keep:
         restore(detector, manifest, blobs.__getitem__)
     stale = [blob for blob in blobs if Owner.of(blob) < owner]
-    topic_id = source.topic_id(place[0]) or ""
+    topic_id = source.topic_id(name) or ""
     snapshots = PartitionSnapshots(store, name, owner, detector, topic_id, stale)
     live_from = max(position.offset, committed) if exact and committed is not None else position.offset
-    partition = Partition(place, name, detector, snapshots, position.offset, live_from)
+    partition = Partition(name, detector, snapshots, position.offset, live_from)
     if manifest is None or not position.keep:
         # A crash before the first snapshot must find where this state began, not a group's offset beyond it.
         for piece in snapshots.round(position.offset):
             snapshots.write(piece, writer)
         if not writer.drain(FLUSH_S) or snapshots.written_at is None:
             raise StateError(f"{name}: the first snapshot cannot be written; see the error above")
-    source.seek(place, position.offset)
+    source.seek(name, position.offset)
     replayed = (
         f", {live_from - position.offset:,} records are read again in silence" if live_from > position.offset else ""
     )
@@ -91,12 +87,11 @@ class _Start:
 
 
 def _start(
-    place: Place, source: KafkaSource, manifest: Manifest | None, committed: int | None, detector: Detector,
+    name: str, source: KafkaSource, manifest: Manifest | None, committed: int | None, detector: Detector,
     settings: Delivery, start: str,
 ) -> _Start:  # fmt: skip
     """Where to read on, and whether the snapshot's rows are kept."""
-    name = name_of(place)
-    first, end = source.beginning_offsets([place])[place], source.end_offsets([place])[place]
+    first, end = source.first_offset(name), source.end_offset(name)
     fresh = first if start == "earliest" else end
     if manifest is None:
         if committed is None:
@@ -104,7 +99,7 @@ def _start(
         what = f"the group has read up to offset {committed}, but there is no snapshot"
         _decide(name, what, settings.on_missing_state, "on_missing_state", "all streams start anew")
         return _Start(min(max(committed, first), end), False)
-    if manifest.topic_id != (source.topic_id(place[0]) or "") or manifest.next_offset > end:
+    if manifest.topic_id != (source.topic_id(name) or "") or manifest.next_offset > end:
         what = (
             f"the snapshot at offset {manifest.next_offset} belongs to another topic of that name, which ends at {end}"
         )

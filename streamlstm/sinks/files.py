@@ -9,8 +9,8 @@ from streamlstm.sinks.textfile import Compression, Kind, TextSink
 
 __all__ = ["Sink", "open_sink"]
 
-_TEXT: dict[str, Kind] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_COMPRESSIONS: dict[str, Compression | None] = {"": None, ".gz": "gzip", ".zst": "zstd"}
+TEXT: dict[str, Kind] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+COMPRESSIONS: dict[str, Compression | None] = {"": None, ".gz": "gzip", ".zst": "zstd"}
 
 
 def open_sink(path: str, schema: pa.Schema) -> Sink:
@@ -23,8 +23,8 @@ def open_sink(path: str, schema: pa.Schema) -> Sink:
     name = path.lower()
     if name.endswith(".parquet"):
         return ParquetSink(path, schema)
-    for suffix, kind in _TEXT.items():
-        for ending, compression in _COMPRESSIONS.items():
+    for suffix, kind in TEXT.items():
+        for ending, compression in COMPRESSIONS.items():
             if name.endswith(suffix + ending):
                 return TextSink(path, schema, kind, compression)
     raise OutputError(

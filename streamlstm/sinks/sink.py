@@ -1,8 +1,10 @@
-"""What every sink does."""
+"""What every sink does: for a file that is written once, and for the daemon, which waits for acknowledgements."""
 
 from typing import Protocol
 
 import pyarrow as pa
+
+from streamlstm.types import DeadLetter
 
 
 class Sink(Protocol):
@@ -20,3 +22,49 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Completes the output and lets go of it."""
+
+
+class Delivering(Protocol):
+    """What the daemon asks every output: how far did you get, and do you take more?
+
+    One thread calls all of it. Rows are counted and delivered in the order of `write`. A delivery that failed for good
+    is an OutputError, of `write`, `ready`, `acknowledged` or `flush`, whichever comes first, and of each one after it.
+    """
+
+    sent: int
+    """Rows taken so far."""
+
+    def ready(self) -> bool:
+        """Whether more should come; what `write` gets nevertheless is taken, not dropped."""
+
+    def acknowledged(self) -> int:
+        """How many of the rows sent, counted from the first, are delivered."""
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until all rows sent are acknowledged; False where the time is over before."""
+
+    def reset(self) -> None:
+        """Forgets the rows that are not acknowledged, as if they had never been sent."""
+
+    def oldest_s(self) -> float:
+        """Seconds that the oldest unacknowledged row has waited, 0 for none."""
+
+    def trouble(self) -> str | None:
+        """What keeps rows waiting, in words, None where all goes well."""
+
+    def close(self) -> None:
+        """Lets go of the output within a second or so; what is not acknowledged may still arrive, or not."""
+
+
+class DeliverySink(Delivering, Protocol):
+    """Takes tables of one schema for the daemon."""
+
+    def write(self, table: pa.RecordBatch, /, source: str = "") -> None:
+        """Takes all rows of `table`, which came from `source` (topic/partition); does not wait for their delivery."""
+
+
+class LetterSink(Delivering, Protocol):
+    """Takes dead letters for the daemon; each counts as a row."""
+
+    def write(self, letter: DeadLetter, /) -> None:
+        """Takes the letter; does not wait for its delivery."""

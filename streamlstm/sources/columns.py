@@ -27,6 +27,8 @@ def choose(
     """The columns of the first file, which fixes them; InputError if a named one or every feature is absent."""
     names = tuple(sample.columns)
     time = settings.time or next((name for name in TIME_NAMES if name in names), None)
+    if isinstance(settings.key, tuple):
+        raise InputError(f"{source}: input.key names several fields, which is for messages; a file has one key column")
     key = settings.key or (KEY_NAME if KEY_NAME in names else None)
     taken = {time, key, label, *settings.exogenous}
     if label is not None and label in {settings.time, settings.key, *settings.features, *settings.exogenous}:

@@ -20,7 +20,10 @@ _MARKER = ".streamlstm-snapshots-1"
 """The empty file that says whose folder this is, and which version of its layout; no topic's folder starts with a dot."""
 _FOREIGN = {"lost+found"}  # what a new volume already holds
 _HIDDEN = ".writing-"
-_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "give this user the right to write there"),
+}
 
 
 class FolderStore:
@@ -185,5 +188,5 @@ def _sync(folder: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:
-    remedy = "make room there" if error.errno in _ROOM else "give this user the right to write there"
+    remedy = _REMEDIES.get(error.errno or 0, "check that it is a folder which can be written")
     return OutputError(f"{path}: cannot write the snapshot: {error.strerror}; {remedy}, or change delivery.snapshots")

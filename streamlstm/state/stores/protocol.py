@@ -18,7 +18,8 @@ class SnapshotStore(Protocol):
     """Blobs by name for each partition, written as topic/number.
 
     Whatever ends the process, `load` finds under each name its old or its new blob, whole. Two writers that use
-    different names never hurt each other. `put`, `delete` and `flush` come from one thread, `load` from any.
+    different names never hurt each other. `put`, `delete` and `flush` come from one thread, `load` from any. After an
+    OutputError, all that was not flushed before may be missing: the caller puts it again.
     """
 
     chunk_bytes: int
@@ -29,7 +30,8 @@ class SnapshotStore(Protocol):
         ...
 
     def load(self, partition: str) -> dict[str, bytes]:
-        """All blobs of a partition by name, none for an unknown one, within bounded time; StateError for a damaged one."""
+        """All blobs of a partition by name, none for an unknown one, within bounded time; StateError for a damaged one,
+        BrokerError where a broker is silent."""
         ...
 
     def put(self, partition: str, name: str, blob: Blob) -> None:

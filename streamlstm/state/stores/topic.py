@@ -17,7 +17,6 @@ from streamlstm.kafka_client import (
     BrokerError,
     ConfigResource,
     KafkaError,
-    KafkaTimeoutError,
     TopicAlreadyExistsError,
     TopicPartition,
     explain,
@@ -27,9 +26,11 @@ from streamlstm.kafka_client import (
 )
 from streamlstm.state.stores.protocol import HEAD_BYTES, Blob, fault, parts_of, seal
 
+_RECORD_BYTES = 1 << 20
+"""A record with its key and all around it; what a broker takes by default is a little more."""
 _SETTINGS = {
     "cleanup.policy": "compact",
-    "max.message.bytes": str(1 << 20),
+    "max.message.bytes": str(_RECORD_BYTES),
     # The cleaner never looks into the segment that is being written, and into the others once a tenth is superseded.
     "segment.bytes": str(64 << 20),
     "min.cleanable.dirty.ratio": "0.1",
@@ -129,14 +130,18 @@ class TopicStore:
                 with suppress(TopicAlreadyExistsError):  # another worker was faster
                     admin.create_topics({self._topic: {"num_partitions": partitions, "configs": _SETTINGS}})
                 admin.wait_for_topics([self._topic])
-            found = admin.describe_configs(
-                [ConfigResource("topic", self._topic, ["cleanup.policy"])], config_filter="all"
-            )
-            policy = found["topic"][self._topic]["cleanup.policy"]["value"]
+            names = ["cleanup.policy", "max.message.bytes"]
+            found = admin.describe_configs([ConfigResource("topic", self._topic, names)], config_filter="all")
+            policy, most = (found["topic"][self._topic][name]["value"] for name in names)
             if policy != "compact":
                 raise UsageError(
                     f"delivery.snapshots: topic {self._topic} has cleanup.policy={policy}, which loses state or grows for "
                     "ever; set it to compact, or name a topic that does not exist"
+                )
+            if int(most) < _RECORD_BYTES:
+                raise UsageError(
+                    f"delivery.snapshots: topic {self._topic} has max.message.bytes={most}, which is too small for the "
+                    f"pieces of a snapshot; set it to {_RECORD_BYTES} or more, or name a topic that does not exist"
                 )
             return len(admin.describe_topics([self._topic])[0]["partitions"])
         except KafkaError as error:
@@ -192,7 +197,7 @@ class TopicStore:
             try:
                 future.get(timeout=max(0.0, deadline - time.monotonic()))
             except KafkaError as error:
-                if future.is_done or not isinstance(error, KafkaTimeoutError):
+                if future.failed():
                     self.close()  # what was refused would be missing in what follows: the caller begins anew
                 raise self._unwritable(error) from error
             self._unsent.popleft()

@@ -1,0 +1,63 @@
+"""The only room that imports kafka-python: clients from the configuration, whole record batches, errors in words.
+
+`settings` turns the section `kafka` into a client's settings, `clients` makes the clients, `batches` is the hook behind
+the consumer's fetcher and `selftest` tries it, `failures` says what went wrong, `quiet` keeps the client's log short.
+"""
+
+from kafka import ConsumerRebalanceListener, TopicPartition
+from kafka.admin import ConfigResource
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import (
+    CommitFailedError,
+    FencedInstanceIdError,
+    KafkaError,
+    KafkaTimeoutError,
+    LogTruncationError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    ProducerFencedError,
+    RebalanceInProgressError,
+    RetriableError,
+    TopicAlreadyExistsError,
+    UnsupportedCodecError,
+)
+from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
+
+from streamlstm.kafka_client.batches import BadBatch, Batch, CorruptBatchError
+from streamlstm.kafka_client.blocks import frame, from_records
+from streamlstm.kafka_client.clients import make_admin, make_consumer, make_producer
+from streamlstm.kafka_client.failures import BrokerError, explain, require_topics
+from streamlstm.kafka_client.quiet import quieten
+
+__all__ = [
+    "BadBatch",
+    "Batch",
+    "BrokerError",
+    "CommitFailedError",
+    "ConfigResource",
+    "ConsumerGroupMetadata",
+    "ConsumerRebalanceListener",
+    "ConsumerRecord",
+    "CorruptBatchError",
+    "FencedInstanceIdError",
+    "KafkaError",
+    "KafkaTimeoutError",
+    "LogTruncationError",
+    "NoOffsetForPartitionError",
+    "OffsetAndMetadata",
+    "OffsetOutOfRangeError",
+    "ProducerFencedError",
+    "RebalanceInProgressError",
+    "RetriableError",
+    "TopicAlreadyExistsError",
+    "TopicPartition",
+    "UnsupportedCodecError",
+    "explain",
+    "frame",
+    "from_records",
+    "make_admin",
+    "make_consumer",
+    "make_producer",
+    "quieten",
+    "require_topics",
+]
