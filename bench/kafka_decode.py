@@ -29,7 +29,7 @@ def seconds_per_event(setting: Setting) -> float:
     warm = 0
     while not warm and time.monotonic() < deadline:
         for block in source.poll(_POLL_MS):
-            pool.slots(decoder.decode(block, _refuse).keys)
+            pool.slots(pool.streams(decoder.decode(block, _refuse).keys))
             warm += len(block)
 
     _begin(source, partition)
@@ -38,7 +38,7 @@ def seconds_per_event(setting: Setting) -> float:
     while count < wanted and time.monotonic() < deadline:
         for block in source.poll(_POLL_MS):
             batch = decoder.decode(block, _refuse)
-            slots = max(slots, int(pool.slots(batch.keys).max(initial=0)))
+            slots = max(slots, int(pool.slots(pool.streams(batch.keys)).max(initial=0)))
             first = int(batch.row.searchsorted(wanted))  # the last block goes beyond
             total += float(batch.x[:first].sum())
             count += first

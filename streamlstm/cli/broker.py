@@ -17,7 +17,9 @@ _LOOK_S = 0.5
 
 
 def broker(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens on 127.0.0.1; 0 for a free one.")] = 9092,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where it listens on 127.0.0.1; 0 for a free one.")
+    ] = 9092,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where its records stay; without, they go with it.")
     ] = None,

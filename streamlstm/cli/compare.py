@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from streamlstm.cli.terminal import count, note, output
 from streamlstm.errors import OutputError
@@ -55,10 +56,11 @@ def _show_alerts(found: Alerts) -> None:
                 table.add_column(head, overflow="fold")
             table.add_column("severity", justify="right")
             for one, other in pairs[:_SHOWN]:
-                table.add_row(
+                cells = (
                     one.key, _both(one.id, other.id), _both(one.begin, other.begin), _both(one.end, other.end),
                     _both(f"{one.severity:.4g}", f"{other.severity:.4g}"),
                 )  # fmt: skip
+                table.add_row(*map(Text, cells))
             output.print(table)
             _rest(len(pairs))
 
@@ -75,7 +77,7 @@ def _show_scores(found: Scores) -> None:
         for head in ("stream", "row", "time", "columns"):
             table.add_column(head, justify="right" if head == "row" else "left", overflow="fold")
         for first in found.streams[:_SHOWN]:
-            table.add_row(first.key, str(first.row), first.time, ", ".join(first.columns))
+            table.add_row(*map(Text, (first.key, str(first.row), first.time, ", ".join(first.columns))))
         output.print(table)
         _rest(len(found.streams))
 

@@ -9,6 +9,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.net.compat import KafkaNetClient
 
 from streamlstm.config import schema
 from streamlstm.kafka_client.failures import BOOTSTRAP_MS, SilenceError, explain
@@ -92,14 +93,21 @@ def make_admin(kafka: schema.Kafka, *, client_id: str) -> Any:
 def _made(client: Callable[..., Any], kafka: schema.Kafka, client_id: str, settings: dict[str, Any]) -> Any:
     settings = {"bootstrap_timeout_ms": BOOTSTRAP_MS, **settings}
     servers = list(kafka.bootstrap_servers)
+    networks: list[Any] = []
+
+    def network(**settings: Any) -> Any:
+        networks.append(KafkaNetClient(**settings))
+        return networks[-1]
+
     with _Ear() as ear:
         try:
-            return client(bootstrap_servers=servers, client_id=client_id, **settings)
-        except KafkaTimeoutError as error:
-            silence = SilenceError(ear.last, settings["bootstrap_timeout_ms"])
-            raise explain(silence, kafka) from error
+            return client(bootstrap_servers=servers, client_id=client_id, kafka_client=network, **settings)
         except (KafkaError, OSError, ValueError, TypeError, AssertionError) as error:
-            raise explain(error, kafka) from error
+            for half_made in networks:  # its thread would go on and on looking for a broker
+                half_made.close()
+            silent = isinstance(error, KafkaTimeoutError)
+            reason = SilenceError(ear.last, settings["bootstrap_timeout_ms"]) if silent else error
+            raise explain(reason, kafka) from error
 
 
 class _Ear(logging.Handler):
@@ -110,7 +118,10 @@ class _Ear(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keeps the exception among the record's arguments, if there is one."""
         arguments = record.args if isinstance(record.args, tuple) else ()
-        self.last = next((part for part in arguments if isinstance(part, BaseException)), self.last)
+        reasons = (
+            part for part in arguments if isinstance(part, BaseException) and not isinstance(part, KafkaTimeoutError)
+        )
+        self.last = next(reasons, self.last)
 
     def __enter__(self) -> "_Ear":
         logging.getLogger("kafka.net.manager").addHandler(self)

@@ -11,6 +11,7 @@ from streamlstm.errors import ConfigError, StreamlstmError
 
 BOOTSTRAP_MS = 10_000
 """How long a client looks for a broker when it is made."""
+LOGIN = (errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError)
 
 
 class BrokerError(StreamlstmError):
@@ -36,7 +37,7 @@ def explain(error: BaseException, kafka: schema.Kafka) -> StreamlstmError:
             return _silence(error, kafka, servers)
         case errors.KafkaConfigurationError() | errors.InvalidSessionTimeoutError():
             return ConfigError(f"kafka.client: {text}")
-        case errors.SaslAuthenticationFailedError() | errors.UnsupportedSaslMechanismError():
+        case _ if isinstance(error, LOGIN):
             return _login(error, kafka, servers)
         case errors.TopicAuthorizationFailedError():
             topics = _names(error) or ", ".join(kafka.topics)
@@ -91,7 +92,7 @@ def require_topics(consumer: Any, topics: Iterable[str], kafka: schema.Kafka) ->
 
 def _silence(error: SilenceError, kafka: schema.Kafka, servers: str) -> StreamlstmError:
     cause, text = error.cause, " ".join(str(error.cause).split())
-    if isinstance(cause, errors.SaslAuthenticationFailedError | errors.UnsupportedSaslMechanismError):
+    if isinstance(cause, LOGIN):
         return _login(cause, kafka, servers)
     if "Handshake failed" in text or "SSL" in text:
         return BrokerError(

@@ -20,7 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from streamlstm.config import schema
 from streamlstm.errors import StreamlstmError, UsageError
+from streamlstm.kafka_client import KafkaError, explain, make_admin
 
 KAFKA_VERSION = "4.3.0"
 _JARS = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-reload4j:1.7.36"
@@ -166,6 +168,23 @@ class LocalBroker:
         self.stop()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    def create_topics(self, topics: Mapping[str, int]) -> None:
+        """Makes topics by name and number of partitions; one that is there already stays as it is."""
+        if not topics:
+            return
+        kafka = schema.Kafka(bootstrap_servers=(self.bootstrap,))
+        admin = make_admin(kafka, client_id="streamlstm-broker")
+        try:
+            known = admin.list_topics()
+            fresh = {name: {"num_partitions": count} for name, count in topics.items() if name not in known}
+            if fresh:
+                admin.create_topics(fresh)
+                admin.wait_for_topics(list(fresh))
+        except KafkaError as error:
+            raise explain(error, kafka) from error
+        finally:
+            admin.close()
 
     def require_alive(self) -> None:
         """Raises StreamlstmError with the end of its log if the process has ended by itself."""

@@ -28,7 +28,7 @@ class Checkpoints:
     def step(self, partitions: Collection[Partition]) -> None:
         """Called in every round: copies what is due, and hands on what may be written."""
         self._hand_on()
-        if self._current is None:
+        if self._current is None and self._held() < _WAITING_BYTES:  # the copies must be as old as their offset
             due = time.monotonic() - self._interval_s
             chosen = next((p for p in partitions if p.snapshots.begun_at <= due and not p.snapshots.busy), None)
             if chosen is not None:

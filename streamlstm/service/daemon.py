@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import OutputError
-from streamlstm.kafka_client import BrokerError, make_producer, quieten
+from streamlstm.kafka_client import BrokerError, KafkaError, explain, make_producer, quieten
 from streamlstm.model.network import Model
 from streamlstm.service.checkpoints import Checkpoints
 from streamlstm.service.delivery import AtLeastOnce, Delivery, ExactlyOnce, LostError, Positions
@@ -26,6 +26,8 @@ from streamlstm.types import DeadLetter, RawBlock
 log = logging.getLogger(__name__)
 _POLL_MS = 200
 _LONGEST_WAIT_S = 30.0
+_SILENCE_S = 15.0
+"""Without an answer to a heartbeat, of which there is one every three seconds."""
 _UNACKNOWLEDGED_S = 120.0
 """Longest wait for an acknowledgement before producer and sinks are made anew."""
 
@@ -48,7 +50,10 @@ class Daemon:
         self._writer = Writer()
         self._partitions: dict[str, Partition] = {}
         self._parked: dict[str, Partition] = {}
+        self._parked_in = -1
         self._to_open: list[str] = []
+        self._retries: dict[str, float] = {}
+        self._silent, self._say_at = False, 0.0
         self._void: str | None = None
         self._stop: Callable[[], bool] = lambda: False
         self._failures = 0
@@ -74,7 +79,10 @@ class Daemon:
             transactional = (config.delivery.transactional_id or self._name) if self._exact else None
             self._producer = make_producer(config.kafka, client_id=self._name, transactional_id=transactional)
             if self._exact:
-                self._producer.init_transactions()
+                try:
+                    self._producer.init_transactions()
+                except KafkaError as error:
+                    raise explain(error, config.kafka) from error
         self._emitter = Emitter(config, sample, self._producer)
         interval = config.delivery.commit_interval_s
         self._delivery: Delivery = (
@@ -100,11 +108,12 @@ class Daemon:
 
     def _round(self) -> None:
         try:
-            if self._void is not None:
-                raise LostError(self._void)
+            self._check()
             self._open_assigned()
             self._source.hold(not self._emitter.ready())
-            for block in self._source.poll(_POLL_MS):
+            blocks = self._source.poll(_POLL_MS)
+            self._check()  # before anything of a partition that was lost in there is committed
+            for block in blocks:
                 self._take(block)
             for trouble in self._source.troubles():
                 self._help(trouble)
@@ -118,6 +127,10 @@ class Daemon:
             self._failures = 0
         except (LostError, OutputError, BrokerError) as error:
             self._rewind(error)
+
+    def _check(self) -> None:
+        if self._void is not None:
+            raise LostError(self._void)
 
     def _take(self, block: RawBlock) -> None:
         """Scores one block and sends what the detector says of it."""
@@ -147,9 +160,29 @@ class Daemon:
         return {name: max(p.position, p.live_from) for name, p in self._partitions.items()}
 
     def _help(self, trouble: Trouble) -> None:
-        """Brings a partition that was paused to go on, or goes back to the snapshot's ways of doing so."""
+        """A damaged batch is asked for again, a partition without its offset goes by the settings for that."""
         log.error("%s", trouble.reason)
-        raise LostError(f"{trouble.partition} cannot go on at offset {trouble.offset}")
+        if trouble.kind != "corrupt":
+            raise LostError(f"{trouble.partition} cannot go on at offset {trouble.offset}")
+        self._retries[trouble.partition] = time.monotonic() + _LONGEST_WAIT_S
+
+    def _retry(self) -> None:
+        for name, due in list(self._retries.items()):
+            if time.monotonic() >= due:
+                del self._retries[name]
+                if name in self._partitions:
+                    self._source.seek(name, self._partitions[name].position)
+                    self._source.resume(name)
+
+    def _listen(self) -> None:
+        """Says once a minute that no broker answers, and when one is back."""
+        silence_s, now = self._source.silence_s(), time.monotonic()
+        if silence_s > _SILENCE_S and now >= self._say_at:
+            log.warning("no broker has answered for %.0f s; trying on, nothing is lost", silence_s)
+            self._say_at, self._silent = now + 60.0, True
+        elif silence_s <= _SILENCE_S and self._silent:
+            log.info("the broker is back")
+            self._say_at, self._silent = 0.0, False
 
     # ---- partitions come and go
 
@@ -160,7 +193,7 @@ class Daemon:
         while self._to_open:
             name = self._to_open[0]
             opened = self._parked.pop(name, None)
-            if opened is not None:  # an eager assignor takes all away and gives the same back
+            if opened is not None and self._source.generation() == self._parked_in + 1:  # nobody had it in between
                 self._source.seek(name, opened.position)
             else:
                 opened = open_partition(
@@ -180,6 +213,9 @@ class Daemon:
         names = _some(partitions)
         positions = self._positions()
         gone = self._take_away(partitions)
+        self._parked = {}
+        if not gone:
+            return  # also at the end, when what is still undelivered must stay so
         deadline = time.monotonic() + self._config.service.revoke_budget_s
         try:
             whole = self._delivery.settle(positions, deadline - time.monotonic())
@@ -189,13 +225,14 @@ class Daemon:
         except (LostError, OutputError) as error:
             self._void = f"while {names} was handed over: {error}"
         if self._source.eager and self._void is None:
-            self._parked = {partition.name: partition for partition in gone}
+            # An eager assignor takes all away and mostly gives the same back.
+            self._parked, self._parked_in = {partition.name: partition for partition in gone}, self._source.generation()
 
     def _lost(self, partitions: Collection[str]) -> None:
         """On the consumer's thread: another worker may have these partitions by now, so nothing is written."""
         gone = self._take_away(partitions)
         self._checkpoints.drop(gone)
-        self._parked.clear()
+        self._parked = {}
         if gone:
             self._void = f"{_some(partitions)} went to another worker"
 
@@ -218,7 +255,11 @@ class Daemon:
         due = time.monotonic() + wait_s
         while time.monotonic() < due and not self._stop():
             self._on_round()
-            self._source.poll(_POLL_MS)
+            try:
+                self._source.poll(_POLL_MS)
+            except BrokerError as again:
+                log.error("%s", again)
+                time.sleep(_POLL_MS / 1000)
         try:
             self._set_up(self._detector())
         except (OutputError, BrokerError) as again:
@@ -235,7 +276,7 @@ class Daemon:
         try:
             done = self._delivery.finish(self._positions(), deadline - time.monotonic())
             done = done and self._checkpoints.finish(partitions, max(0.0, deadline - time.monotonic()))
-        except (LostError, OutputError) as error:
+        except (LostError, OutputError, BrokerError) as error:
             log.error("%s", error)
             done = False
         if not done:
@@ -249,6 +290,7 @@ class Daemon:
     def _close(self) -> None:
         self._writer.close(1.0)
         self._take_away(list(self._partitions))
+        self._delivery.abort()
         self._source.close()
         self._disconnect()
         self._store.close()

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
+from threading import Thread
 from typing import Any, Protocol
 
 from streamlstm.errors import StreamlstmError
@@ -96,8 +97,7 @@ class ExactlyOnce:
         self._open = False
         self._number = 0
         self._since = 0.0
-        # kafka-python's calls of a transaction wait without a bound, and meanwhile the watchdog wants to be fed.
-        self._thread = ThreadPoolExecutor(1, "transactions")
+        self._stuck = False
 
     def begin(self) -> None:
         if not self._open:
@@ -125,6 +125,8 @@ class ExactlyOnce:
     def abort(self) -> None:
         if self._open:
             self._open = False
+            if self._stuck:
+                return  # it is the next `init_transactions` that ends it
             with suppress(LostError):  # a transaction that cannot be aborted is aborted by the broker in 10 s
                 self._call("abort", self._producer.abort_transaction, _ABORT_S)
         self._emitter.reset()
@@ -132,6 +134,9 @@ class ExactlyOnce:
     def _commit(self, positions: Positions, timeout_s: float = _COMMIT_S) -> None:
         offsets = self._source.offsets(positions)
         group = self._source.group_metadata()
+        if group.generation_id < 0:
+            # The broker takes such offsets as those of a stranger to the group, whom it does not fence.
+            raise LostError("transaction: not committed, since the group has given our place away")
         self._call("offsets", lambda: self._producer.send_offsets_to_transaction(offsets, group), timeout_s)
         self._call("commit", self._producer.commit_transaction, timeout_s)
         self._open = False
@@ -141,7 +146,9 @@ class ExactlyOnce:
 
     def _call(self, what: str, action: Callable[[], object], timeout_s: float = _COMMIT_S) -> None:
         """Does `action`, which must end within `timeout_s`; LostError where it fails or does not."""
-        waiting = self._thread.submit(action)
+        # kafka-python's calls of a transaction wait without a bound, and meanwhile the watchdog wants to be fed.
+        waiting: Future[None] = Future()
+        Thread(target=_do, args=(action, waiting), name="transaction", daemon=True).start()
         deadline = time.monotonic() + timeout_s
         while True:
             try:
@@ -150,6 +157,16 @@ class ExactlyOnce:
             except TimeoutError:
                 self._on_wait()
                 if time.monotonic() > deadline:
+                    self._stuck = True
                     raise LostError(f"transaction: {what}: no answer from the broker in {timeout_s:.0f} s") from None
             except KafkaError as error:
                 raise LostError(f"transaction: {what}: {type(error).__name__}: {error}") from error
+
+
+def _do(action: Callable[[], object], done: Future[None]) -> None:
+    try:
+        action()
+    except BaseException as error:
+        done.set_exception(error)
+    else:
+        done.set_result(None)

@@ -52,25 +52,23 @@ def open_partition(
             return None
         owner = Owner(last.era + 1, generation)
     detector = make()
-    position = _start(name, source, manifest, committed, detector, settings, start)
-    if manifest is not None and position.keep:
-        restore(detector, manifest, blobs.__getitem__)
+    found = find_start(name, source, manifest, committed, detector, settings, start)
     stale = [blob for blob in blobs if Owner.of(blob) < owner]
+    if manifest is not None and found.keep:
+        restore(detector, manifest, blobs.pop)
     topic_id = source.topic_id(name) or ""
     snapshots = PartitionSnapshots(store, name, owner, detector, topic_id, stale)
-    live_from = max(position.offset, committed) if exact and committed is not None else position.offset
-    partition = Partition(name, detector, snapshots, position.offset, live_from)
-    if manifest is None or not position.keep:
+    live_from = max(found.offset, committed) if exact and committed is not None and found.same_topic else found.offset
+    partition = Partition(name, detector, snapshots, found.offset, live_from)
+    if manifest is None or not found.keep:
         # A crash before the first snapshot must find where this state began, not a group's offset beyond it.
-        for piece in snapshots.round(position.offset):
+        for piece in snapshots.round(found.offset):
             snapshots.write(piece, writer)
         if not writer.drain(FLUSH_S) or snapshots.written_at is None:
             raise StateError(f"{name}: the first snapshot cannot be written; see the error above")
-    source.seek(name, position.offset)
-    replayed = (
-        f", {live_from - position.offset:,} records are read again in silence" if live_from > position.offset else ""
-    )
-    log.info("%s: %s streams, reading on from offset %s%s", name, f"{len(detector.pool):,}", position.offset, replayed)
+    source.seek(name, found.offset)
+    silent = f", up to {live_from} in silence" if live_from > found.offset else ""
+    log.info("%s: %s streams, reading on from offset %s%s", name, f"{len(detector.pool):,}", found.offset, silent)
     return partition
 
 
@@ -81,30 +79,33 @@ def newest_manifest(blobs: dict[str, bytes]) -> Manifest | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
+class Start:
+    """Where to read on, whether the snapshot's rows are kept, and whether the group's offset is of this topic."""
+
     offset: int
     keep: bool
+    same_topic: bool = True
 
 
-def _start(
+def find_start(
     name: str, source: KafkaSource, manifest: Manifest | None, committed: int | None, detector: Detector,
     settings: Delivery, start: str,
-) -> _Start:  # fmt: skip
-    """Where to read on, and whether the snapshot's rows are kept."""
+) -> Start:  # fmt: skip
+    """Where a partition goes on; StateError where the settings say that it must not."""
     first, end = source.first_offset(name), source.end_offset(name)
     fresh = first if start == "earliest" else end
     if manifest is None:
         if committed is None:
-            return _Start(fresh, False)
+            return Start(fresh, False)
         what = f"the group has read up to offset {committed}, but there is no snapshot"
         _decide(name, what, settings.on_missing_state, "on_missing_state", "all streams start anew")
-        return _Start(min(max(committed, first), end), False)
+        return Start(min(max(committed, first), end), False)
     if manifest.topic_id != (source.topic_id(name) or "") or manifest.next_offset > end:
         what = (
             f"the snapshot at offset {manifest.next_offset} belongs to another topic of that name, which ends at {end}"
         )
         _decide(name, what, settings.on_new_topic, "on_new_topic", "all streams start anew")
-        return _Start(fresh, False)
+        return Start(fresh, False, same_topic=False)
     keep = True
     differing = _differing(manifest.origin, origin_of(detector))
     if differing:
@@ -112,11 +113,11 @@ def _start(
         _decide(name, what, settings.on_mismatch, "on_mismatch", "all streams start anew")
         keep = False
     if manifest.next_offset >= first:
-        return _Start(manifest.next_offset, keep)
+        return Start(manifest.next_offset, keep)
     what = f"the snapshot ends at offset {manifest.next_offset}, but the topic now begins at {first}"
     policy = settings.on_missing_offsets
     _decide(name, what, policy, "on_missing_offsets", f"{first - manifest.next_offset:,} offsets are missed")
-    return _Start(end if policy == "latest" else first, keep and policy != "cold_start")
+    return Start(end if policy == "latest" else first, keep and policy != "cold_start")
 
 
 def _differing(then: Origin, now: Origin) -> list[str]:

@@ -17,6 +17,7 @@ from streamlstm.config import Config
 from streamlstm.errors import ConfigError, StreamlstmError
 from streamlstm.model.network import Model
 from streamlstm.service.daemon import Daemon
+from streamlstm.service.dryrun import dry_run as look
 from streamlstm.service.logs import RateLimit, logs
 from streamlstm.service.notify import Notifier
 from streamlstm.service.opening import STDOUT, resolve
@@ -100,7 +101,7 @@ def dry_run(source: str | None, overrides: Mapping[str, Any]) -> list[tuple[str,
     """Connects, restores, decodes and scores one block, and sends and commits nothing; what it saw as readable pairs."""
     setup = open_setup(source, overrides)
     with logs(setup.config.service.log_format):
-        return Daemon(setup.config, setup.model, on_round=lambda: None).dry_run()
+        return look(setup.config, setup.model)
 
 
 class _Run:

@@ -10,7 +10,7 @@ that a frozen former owner, who does not know yet, writes beside its successor a
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from streamlstm.detect.chunks import Manifest, origin_of, pack, pack_learned
@@ -26,20 +26,24 @@ MANIFEST = "manifest"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Owner:
-    """Who writes: the group's generation, in an era that ends when the group begins to count anew."""
+    """Who writes: the group's generation, in an era that ends when the group begins to count anew.
+
+    After a failure the same writer goes on with the next attempt: what it gave up may arrive in the end.
+    """
 
     era: int
     generation: int
+    attempt: int = 0
 
     def __str__(self) -> str:
-        return f"{self.era:010}.{self.generation:010}"
+        return f"{self.era:010}.{self.generation:010}.{self.attempt:06}"
 
     @classmethod
     def of(cls, name: str) -> "Owner":
         """The owner of a blob's name."""
         try:
-            era, generation = name.split("/", 1)[0].split(".")
-            return cls(int(era), int(generation))
+            era, generation, attempt = map(int, name.split("/", 1)[0].split("."))
+            return cls(era, generation, attempt)
         except ValueError:
             raise StateError(f"snapshot: {name!r} is no name that streamlstm gives; keep snapshots apart") from None
 
@@ -67,6 +71,7 @@ class PartitionSnapshots:
         chunk_streams = max(1, store.chunk_bytes // (detector.layout.bytes_per_stream + 64))
         detector.pool.track(chunk_streams.bit_length() - 1)
         self._number = 0
+        self._written: set[str] = set()
         self._whole = True
         self._broken = False
         self.busy = False
@@ -106,7 +111,7 @@ class PartitionSnapshots:
     def write(self, piece: Piece, writer: Writer) -> None:
         """Gives a piece to the writer; all that the detector said until it was taken must have been acknowledged."""
         if piece.name.endswith(MANIFEST):
-            writer.submit(lambda: self._complete(piece), self.abandon)
+            writer.submit(lambda: self._complete(piece), self._fail)
         else:
             writer.submit(lambda: self._put(piece), self._break, piece.size)
 
@@ -117,11 +122,12 @@ class PartitionSnapshots:
 
     def _put(self, piece: Piece) -> None:
         content = piece.content if isinstance(piece.content, bytes) else pack(piece.content)
+        self._written.add(piece.name)
         self._store.put(self._partition, piece.name, content)
 
     def _complete(self, piece: Piece) -> None:
         if self._broken:  # the reason is logged
-            self.abandon()
+            self._fail()
             return
         self._store.flush(FLUSH_S)
         self._put(piece)
@@ -135,3 +141,9 @@ class PartitionSnapshots:
 
     def _break(self) -> None:
         self._broken = True
+
+    def _fail(self) -> None:
+        self._stale += sorted(self._written)
+        self._written.clear()
+        self._owner = replace(self._owner, attempt=self._owner.attempt + 1)
+        self.abandon()

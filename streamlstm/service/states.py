@@ -36,7 +36,7 @@ from streamlstm.state.stores import SnapshotStore, open_store
 from streamlstm.types import NO_TIME, Stage
 
 _TIME = pa.timestamp("ns", tz="UTC")
-_COUNTERS = {"records": SEEN, "scored": SCORED, "imputed": IMPUTED, "backward": BACKWARD, "repeated": REPEATED}
+_COUNTERS = {"records": SEEN, "imputed": IMPUTED, "backward": BACKWARD, "repeated": REPEATED}
 _SCHEMA = pa.schema([
     ("key", pa.string()), ("stage", pa.string()), ("last_row", pa.int64()),
     ("first_time", _TIME), ("last_time", _TIME), *((name, pa.int64()) for name in _COUNTERS),

@@ -50,7 +50,7 @@ def read_block(value: bytes) -> pa.RecordBatch:
         table = pa.ipc.open_stream(value).read_all().combine_chunks()
         key = table.schema.get_field_index("key")
         return table.set_column(key, "key", table.column(key).cast(KEY)).to_batches()[0]
-    except (pa.ArrowException, IndexError) as error:
+    except (pa.ArrowException, OSError, IndexError) as error:
         raise InputError(f"a record is no block of scores ({error}); it must be an Arrow IPC stream") from error
 
 

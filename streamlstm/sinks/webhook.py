@@ -242,9 +242,11 @@ class WebhookSink:
 
 def shown(address: str) -> str:
     """The address without user, password, path and query, any of which may be a secret."""
-    scheme, _, rest = address.partition("://")
+    scheme, slashes, rest = address.partition("://")
+    if not slashes:
+        return f"{address.partition(':')[0]}:..."
     host, *more = re.split("[/?#]", rest, maxsplit=1)
-    return f"{scheme[:_WORDS]}://{host.rpartition('@')[2]}{'/...' if more and more[0] else ''}"
+    return f"{scheme}://{host.rpartition('@')[2]}{'/...' if more and more[0] else ''}"
 
 
 def parsed(address: str) -> SplitResult:

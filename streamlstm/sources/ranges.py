@@ -16,10 +16,6 @@ _POLL_MS = 500
 IDLE_S = 30.0
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
 class TopicRange:
     """The records of an address, partition after partition; a `Source` that can be iterated again.
 
@@ -34,7 +30,7 @@ class TopicRange:
         config: Config,
         *,
         on_dead_letter: Callable[[DeadLetter], None],
-        on_note: Callable[[str], None] = _say_nothing,
+        on_note: Callable[[str], None],
         idle_s: float = IDLE_S,
     ) -> None:
         parsed = parse_address(address)

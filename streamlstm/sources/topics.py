@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
 from typing import Any, Literal, NoReturn
 
 from streamlstm.config import schema
@@ -240,6 +241,11 @@ class KafkaSource:
     def generation(self) -> int:
         """Number of the group's last rebalance, -1 outside the group."""
         return int(self.group_metadata().generation_id)
+
+    def silence_s(self) -> float:
+        """Seconds since the group's coordinator last answered a heartbeat; 0 before the first."""
+        found = self._consumer.metrics().get("consumer-coordinator-metrics", {}).get("last-heartbeat-seconds-ago", 0.0)
+        return float(found) if isfinite(found) else 0.0
 
     def close(self) -> None:
         """Leaves the group (a static member stays) and closes the connections, within `CALL_MS`."""

@@ -52,14 +52,14 @@ def decode_array(data, start, end, places, unit, time, parts, out_x):
                 out_x[place] = value
             elif place == TIME:
                 time, declined = parse_time(data, first, last, unit)
-                if declined != 0 or (kind != NUMBER and kind != STRING):
+                if declined != 0 or kind not in (NUMBER, STRING):
                     return time, False
             elif kind == NAN_WORD:
                 return time, False
             else:
                 part = KEY - place
                 parts[part, 0], parts[part, 1] = first, last
-                parts[part, 2] = kind if kind == NULL or kind == ESCAPED else STRING
+                parts[part, 2] = kind if kind in (NULL, ESCAPED) else STRING
         if at < 0:
             return time, False
         at = skip_space(data, at, end)

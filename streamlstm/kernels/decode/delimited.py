@@ -8,7 +8,6 @@ from streamlstm.kernels.decode.places import KEY, TIME, place_key, record_time
 from streamlstm.kernels.decode.text import is_ascii, is_utf8
 from streamlstm.kernels.decode.times import parse_time
 from streamlstm.kernels.decode.values import STRING
-from streamlstm.kernels.decode.values import STRING
 
 _QUOTE, _NEWLINE, _RETURN = 34, 10, 13
 

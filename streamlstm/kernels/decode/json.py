@@ -31,7 +31,7 @@ from streamlstm.kernels.decode.values import (
     skip_space,
     skip_value,
 )
-from streamlstm.kernels.decode.words import load
+from streamlstm.kernels.decode.words import byte, load
 from streamlstm.types import NO_TIME
 
 _ROOT, _NONE = 0, -1
@@ -73,7 +73,7 @@ def prefix_of(data, start, end, limit):
         return load(data, start) & _BYTE_MASKS[size]
     word = _U0
     for k in range(size):
-        word |= np.uint64(data[start + k]) << (np.uint64(k) * _U8)
+        word |= np.uint64(byte(data, start + k)) << (np.uint64(k) * _U8)
     return word
 
 
@@ -105,7 +105,7 @@ def _find(data, start, end, limit, group, names):
         if names.prefix[e] == prefix and names.ends[e + 1] - begin == size and names.group[e] == group:
             same = True
             for k in range(8, size):
-                same = same and names.bytes[begin + k] == data[start + k]
+                same = same and names.bytes[begin + k] == byte(data, start + k)
             if same:
                 return e
         at = (at + _U1) & mask
@@ -144,10 +144,10 @@ def _read_column(data, at, end, column, inputs, unit, time, out_parts, out_x):
         if kind == NULL:
             return _NO_TIME, at
         time, declined = parse_time(data, first, last, unit)
-        return time, (at if declined == 0 and (kind == NUMBER or kind == STRING) else -1)
+        return time, (at if declined == 0 and kind in (NUMBER, STRING) else -1)
     part = column - inputs - 1
     out_parts[part, 0], out_parts[part, 1] = first, last
-    out_parts[part, 2] = kind if kind == NULL or kind == ESCAPED else STRING
+    out_parts[part, 2] = kind if kind in (NULL, ESCAPED) else STRING
     return time, (-1 if kind == NAN_WORD else at)
 
 
@@ -163,12 +163,12 @@ def read_object(data, at, end, stamp, names, inputs, unit, seen, visited, scratc
     time = _NO_TIME
     group = _ROOT
     at = skip_space(data, at, end)
-    if at >= end or data[at] != 123:
+    if at >= end or byte(data, at) != 123:
         return time, False
     at = skip_space(data, at + 1, end)
     fresh = True  # an object has just begun and may end at once
     while True:
-        if not (fresh and at < end and data[at] == 125):
+        if not (fresh and at < end and byte(data, at) == 125):
             start, close, escaped, at = name_at(data, at, end)
             if at < 0:
                 return time, False
@@ -186,7 +186,7 @@ def read_object(data, at, end, stamp, names, inputs, unit, seen, visited, scratc
                         seen[column] = stamp
                     elif seen[column] == stamp:  # a field of the root that is named with the dot itself counts
                         return time, False
-                elif data[at] == 123:
+                elif byte(data, at) == 123:
                     group = child
                     at = skip_space(data, at + 1, end)
                     fresh = True
@@ -199,12 +199,12 @@ def read_object(data, at, end, stamp, names, inputs, unit, seen, visited, scratc
                 return time, False
         # After a value, or in an empty object: it ends, perhaps with the one around it, or goes on.
         at = skip_space(data, at, end)
-        while at < end and data[at] == 125:
+        while at < end and byte(data, at) == 125:
             at = skip_space(data, at + 1, end)
             if group == _ROOT:
                 return time, at == end
             group = _ROOT
-        if at >= end or data[at] != 44:
+        if at >= end or byte(data, at) != 44:
             return time, False
         at = skip_space(data, at + 1, end)
         fresh = False

@@ -8,7 +8,7 @@ results and numbers of more than 19 digits whose rounding depends on the digits 
 import numpy as np
 
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.decode.words import float64_of, leading_zeros, load, product_high
+from streamlstm.kernels.decode.words import byte, float64_of, leading_zeros, load, product_high
 
 OK, NOT_A_NUMBER, UNCERTAIN = 0, 1, 2
 """Status of a number: its value is certain; the text is none; the careful reading decides."""
@@ -59,9 +59,9 @@ _EXPONENT_BOUND = 100_000  # far beyond any float64, also after 4300 digits
 
 
 @jit(inline=True)
-def is_digit(byte):
+def is_digit(code):
     """Whether an ASCII code is one of 0 to 9."""
-    return np.uint8(byte - np.uint8(48)) <= 9
+    return np.uint8(code - np.uint8(48)) <= 9
 
 
 @jit(inline=True)
@@ -82,11 +82,11 @@ def digits(data, at, end, mantissa):
         taken += 8
         at += 8
     inexact = False
-    while at < end and is_digit(data[at]):
+    while at < end and is_digit(byte(data, at)):
         if mantissa < _ROOM_FOR_ONE:
-            mantissa = mantissa * _U10 + np.uint64(data[at] - np.uint8(48))
+            mantissa = mantissa * _U10 + np.uint64(byte(data, at) - np.uint8(48))
             taken += 1
-        elif data[at] != 48:
+        elif byte(data, at) != 48:
             inexact = True
         at += 1
     return at, mantissa, taken, inexact
@@ -97,35 +97,35 @@ def exponent_part(data, at, end):
     """The exponent whose e or E stands at `at`, clamped to +-100 000, and the place after it, -1 if there is none."""
     at += 1
     negative = False
-    if at < end and (data[at] == 43 or data[at] == 45):
-        negative = data[at] == 45
+    if at < end and (byte(data, at) == 43 or byte(data, at) == 45):
+        negative = byte(data, at) == 45
         at += 1
-    if at >= end or not is_digit(data[at]):
+    if at >= end or not is_digit(byte(data, at)):
         return 0, -1
     value = 0
-    while at < end and is_digit(data[at]):
-        value = min(value * 10 + np.int64(data[at] - np.uint8(48)), _EXPONENT_BOUND)
+    while at < end and is_digit(byte(data, at)):
+        value = min(value * 10 + np.int64(byte(data, at) - np.uint8(48)), _EXPONENT_BOUND)
         at += 1
     return (-value if negative else value), at
 
 
-@jit
+@jit(inline=True)
 def scan_number(data, at, end):
     """A number of the JSON grammar that begins at `at`: value = +-mantissa 10^exponent.
 
     Returns the place after it (-1: there is none), negative, mantissa, exponent, inexact, and whether it is an integer.
     """
-    negative = at < end and data[at] == 45
+    negative = at < end and byte(data, at) == 45
     if negative:
         at += 1
     begin = at
     at, mantissa, taken, inexact = digits(data, at, end, _U0)
     count = at - begin
-    if count == 0 or (count > 1 and data[begin] == 48):
+    if count == 0 or (count > 1 and byte(data, begin) == 48):
         return -1, negative, mantissa, 0, inexact, False
     exponent = count - taken
     integer = True
-    if at < end and data[at] == 46:
+    if at < end and byte(data, at) == 46:
         integer = False
         begin = at + 1
         at, mantissa, taken, dropped = digits(data, begin, end, mantissa)
@@ -133,7 +133,7 @@ def scan_number(data, at, end):
             return -1, negative, mantissa, 0, inexact, False
         exponent -= taken
         inexact = inexact or dropped
-    if at < end and (data[at] | np.uint8(32)) == 101:
+    if at < end and (byte(data, at) | np.uint8(32)) == 101:
         integer = False
         power, at = exponent_part(data, at, end)
         exponent += power
@@ -209,10 +209,19 @@ def parse_number(data, start, end):
 def _is_missing(data, start, end):
     size = end - start
     if size == 2:
-        return data[start] == 78 and data[start + 1] == 65
+        return byte(data, start) == 78 and byte(data, start + 1) == 65
     if size == 3:
-        return (data[start] | np.uint8(32)) == 110 and data[start + 1] == 97 and data[start + 2] == data[start]
-    return size == 4 and data[start] == 110 and data[start + 1] == 117 and data[start + 2] == data[start + 3] == 108
+        return (
+            (byte(data, start) | np.uint8(32)) == 110
+            and byte(data, start + 1) == 97
+            and byte(data, start + 2) == byte(data, start)
+        )
+    return (
+        size == 4
+        and byte(data, start) == 110
+        and byte(data, start + 1) == 117
+        and byte(data, start + 2) == byte(data, start + 3) == 108
+    )
 
 
 @jit
@@ -222,29 +231,29 @@ def parse_text_number(data, start, end):
     Blanks around it are trimmed; empty, NaN, nan, null and NA are missing; a sign +, leading zeros and a bare point are
     allowed; infinities and nan(...) are left to the careful reading.
     """
-    while start < end and (data[start] == 32 or data[start] == 9):
+    while start < end and (byte(data, start) == 32 or byte(data, start) == 9):
         start += 1
-    while end > start and (data[end - 1] == 32 or data[end - 1] == 9):
+    while end > start and (byte(data, end - 1) == 32 or byte(data, end - 1) == 9):
         end -= 1
     if start == end or _is_missing(data, start, end):
         return _NAN, OK
     if end - start > LONGEST:
         return _NAN, UNCERTAIN
-    negative = data[start] == 45
-    at = start + 1 if negative or data[start] == 43 else start
-    if at < end and (data[at] | np.uint8(32)) in (105, 110):
+    negative = byte(data, start) == 45
+    at = start + 1 if negative or byte(data, start) == 43 else start
+    if at < end and (byte(data, at) | np.uint8(32)) in (105, 110):
         return _NAN, UNCERTAIN
     begin = at
     at, mantissa, taken, inexact = digits(data, at, end, _U0)
     count = at - begin
     exponent = count - taken
-    if at < end and data[at] == 46:
+    if at < end and byte(data, at) == 46:
         begin = at + 1
         at, mantissa, taken, dropped = digits(data, begin, end, mantissa)
         count += at - begin
         exponent -= taken
         inexact = inexact or dropped
-    if count > 0 and at < end and (data[at] | np.uint8(32)) == 101:
+    if count > 0 and at < end and (byte(data, at) | np.uint8(32)) == 101:
         power, at = exponent_part(data, at, end)
         exponent += power
     if count == 0 or at != end:

@@ -91,6 +91,8 @@ def frame_batch(data, batch, count, out_keys, out_values, out_offset, out_timest
         return np.int64(-WRONG_COUNT)
     last = batch[BASE_OFFSET] - 1
     for _ in range(batch[COUNT]):
+        if at == end:
+            return np.int64(-WRONG_COUNT)
         length, at = read_varint(data, at, end)
         if at < 0:
             return np.int64(-TRUNCATED)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.decode.words import copy, load, trailing_zeros
+from streamlstm.kernels.decode.words import byte, copy, load, trailing_zeros
 
 _HIGH_BITS = np.uint64(0x8080808080808080)
 _ONES = np.uint64(0x0101010101010101)
@@ -21,14 +21,14 @@ def is_ascii(data, start, end):
         bits |= load(data, at)
         at += 8
     while at < end:
-        bits |= np.uint64(data[at])
+        bits |= np.uint64(byte(data, at))
         at += 1
     return (bits & _HIGH_BITS) == _U0
 
 
 @jit(inline=True)
 def _is_tail(data, at, end):
-    return at < end and (data[at] & np.uint8(0xC0)) == 0x80
+    return at < end and (byte(data, at) & np.uint8(0xC0)) == 0x80
 
 
 @jit
@@ -36,7 +36,7 @@ def is_utf8(data, start, end):
     """Whether bytes start .. end are UTF-8: no overlong form, no surrogate, nothing above U+10FFFF."""
     at = start
     while at < end:
-        first = data[at]
+        first = byte(data, at)
         if first < 0x80:
             at += 1
         elif first < 0xC2:
@@ -48,14 +48,14 @@ def is_utf8(data, start, end):
         elif first < 0xF0:
             if not (_is_tail(data, at + 1, end) and _is_tail(data, at + 2, end)):
                 return False
-            second = data[at + 1]
+            second = byte(data, at + 1)
             if (first == 0xE0 and second < 0xA0) or (first == 0xED and second > 0x9F):
                 return False
             at += 3
         else:
             if not (_is_tail(data, at + 1, end) and _is_tail(data, at + 2, end) and _is_tail(data, at + 3, end)):
                 return False
-            second = data[at + 1]
+            second = byte(data, at + 1)
             if first > 0xF4 or (first == 0xF0 and second < 0x90) or (first == 0xF4 and second > 0x8F):
                 return False
             at += 4
@@ -80,10 +80,10 @@ def hex4(data, at, end):
         return -1
     value = 0
     for k in range(4):
-        byte = np.int64(data[at + k])
-        letter = byte | 32
-        if 48 <= byte <= 57:
-            value = value * 16 + byte - 48
+        code = np.int64(byte(data, at + k))
+        letter = code | 32
+        if 48 <= code <= 57:
+            value = value * 16 + code - 48
         elif 97 <= letter <= 102:
             value = value * 16 + letter - 87
         else:
@@ -117,16 +117,16 @@ def string_end(data, at, end):
                 at += trailing_zeros(found) >> 3
                 break
             at += 8
-        while at < end and data[at] >= 32 and data[at] != 34 and data[at] != 92:
+        while at < end and byte(data, at) >= 32 and byte(data, at) != 34 and byte(data, at) != 92:
             at += 1
-        if at >= end or data[at] < 32:
+        if at >= end or byte(data, at) < 32:
             return -1, escaped
-        if data[at] == 34:
+        if byte(data, at) == 34:
             return at, escaped
         escaped = True
         if at + 1 >= end:
             return -1, escaped
-        letter = data[at + 1]
+        letter = byte(data, at + 1)
         if letter == 117:
             if hex4(data, at + 2, end) < 0:
                 return -1, escaped
@@ -162,12 +162,12 @@ def unescape(data, start, end, out, at):
     Returns the place after it, -1 for half a surrogate pair. Never writes more than end - start bytes.
     """
     while start < end:
-        if data[start] != 92:
-            out[at] = data[start]
+        if byte(data, start) != 92:
+            out[at] = byte(data, start)
             start += 1
             at += 1
             continue
-        letter = data[start + 1]
+        letter = byte(data, start + 1)
         if letter != 117:
             out[at] = np.uint8(_plain_escape(letter))
             start += 2
@@ -176,7 +176,7 @@ def unescape(data, start, end, out, at):
         code = hex4(data, start + 2, end)
         start += 6
         if 0xD800 <= code < 0xE000:
-            if code >= 0xDC00 or start + 6 > end or data[start] != 92 or data[start + 1] != 117:
+            if code >= 0xDC00 or start + 6 > end or byte(data, start) != 92 or byte(data, start + 1) != 117:
                 return -1
             second = hex4(data, start + 2, end)
             if second < 0xDC00 or second >= 0xE000:

@@ -25,9 +25,9 @@ _MOST_DIGITS = 18
 @jit(inline=True)
 def _two(data, at):
     """The number that two digits write, -1 where they are none."""
-    if not (is_digit(data[at]) and is_digit(data[at + 1])):
+    if not (is_digit(byte(data, at)) and is_digit(byte(data, at + 1))):
         return -1
-    return (np.int64(data[at]) - 48) * 10 + np.int64(data[at + 1]) - 48
+    return (np.int64(byte(data, at)) - 48) * 10 + np.int64(byte(data, at + 1)) - 48
 
 
 @jit(inline=True)
@@ -53,8 +53,13 @@ def _iso(data, start, end):
     hour, minute, second = _two(data, start + 11), _two(data, start + 14), _two(data, start + 17)
     if min(century, rest, month, day, hour, minute, second) < 0:
         return 0, 1
-    marks = data[start + 4] == 45 and data[start + 7] == 45 and data[start + 13] == 58 and data[start + 16] == 58
-    if not marks or (data[start + 10] != 84 and data[start + 10] != 32):
+    marks = (
+        byte(data, start + 4) == 45
+        and byte(data, start + 7) == 45
+        and byte(data, start + 13) == 58
+        and byte(data, start + 16) == 58
+    )
+    if not marks or (byte(data, start + 10) != 84 and byte(data, start + 10) != 32):
         return 0, 1
     year = century * 100 + rest
     if year < 1678 or year > 2261 or month < 1 or month > 12 or day < 1 or day > _days_of(year, month):
@@ -63,20 +68,20 @@ def _iso(data, start, end):
         return 0, 1
     at = start + 19
     fraction = 0
-    if at < end and data[at] == 46:
+    if at < end and byte(data, at) == 46:
         begin = at + 1
         at, parsed, taken, _ = digits(data, begin, end, _U0)
         if at == begin or at - begin > 9:
             return 0, 1
         fraction = np.int64(parsed) * _TENS[9 - taken]
     offset = 0
-    if at < end and data[at] == 90:
+    if at < end and byte(data, at) == 90:
         at += 1
-    elif at + 6 == end and (data[at] == 43 or data[at] == 45) and data[at + 3] == 58:
+    elif at + 6 == end and (byte(data, at) == 43 or byte(data, at) == 45) and byte(data, at + 3) == 58:
         hours, minutes = _two(data, at + 1), _two(data, at + 4)
         if hours < 0 or hours > 23 or minutes < 0 or minutes > 59:
             return 0, 1
-        offset = (hours * 60 + minutes) * (60 if data[at] == 43 else -60)
+        offset = (hours * 60 + minutes) * (60 if byte(data, at) == 43 else -60)
         at = end
     if at != end:
         return 0, 1
@@ -90,18 +95,18 @@ def parse_time(data, start, end, unit):
 
     `unit` is a place in UNITS; with auto a cell decides by itself: ISO 8601, or a number by its magnitude.
     """
-    if end - start >= 19 and data[start + 4] == 45:
+    if end - start >= 19 and byte(data, start + 4) == 45:
         return _iso(data, start, end) if unit <= _ISO else (0, 1)
     if unit == _ISO or start >= end:
         return 0, 1
-    negative = data[start] == 45
+    negative = byte(data, start) == 45
     begin = start + 1 if negative else start
     at, mantissa, taken, _ = digits(data, begin, end, _U0)
     if taken == 0 or at - begin > _MOST_DIGITS:
         return 0, 1
     whole = np.int64(mantissa)
     fraction, decimals = 0, 0
-    if at < end and data[at] == 46:
+    if at < end and byte(data, at) == 46:
         begin = at + 1
         at, mantissa, decimals, _ = digits(data, begin, end, _U0)
         if decimals == 0 or at - begin > 9:

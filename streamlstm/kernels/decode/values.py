@@ -8,7 +8,7 @@ import numpy as np
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.decode.numbers import LONGEST, OK, decimal_value, is_digit, scan_number
 from streamlstm.kernels.decode.text import string_end, unescape
-from streamlstm.kernels.decode.words import copy
+from streamlstm.kernels.decode.words import byte, copy
 
 DEEPEST = 64
 """Levels of nesting that any schema allows."""
@@ -21,7 +21,7 @@ _NULL_LETTERS, _TRUE_LETTERS, _FALSE_LETTERS = (np.frombuffer(word, np.uint8) fo
 @jit(inline=True)
 def skip_space(data, at, end):
     """The place of the first byte from `at` on that is no white space of JSON, at most `end`."""
-    while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
+    while at < end and (byte(data, at) == 32 or byte(data, at) == 10 or byte(data, at) == 13 or byte(data, at) == 9):
         at += 1
     return at
 
@@ -33,7 +33,7 @@ def _word_end(data, at, end, letters):
     if at + size > end:
         return -1
     for k in range(size):
-        if data[at + k] != letters[k]:
+        if byte(data, at + k) != letters[k]:
             return -1
     return at + size
 
@@ -41,14 +41,14 @@ def _word_end(data, at, end, letters):
 @jit(inline=True)
 def plain_word(data, at, end):
     """null, true, false or NaN at `at`: which, and the place after it, -1 for none of them."""
-    first = data[at]
+    first = byte(data, at)
     if first == 110:
         return NULL, _word_end(data, at, end, _NULL_LETTERS)
     if first == 116:
         return TRUE, _word_end(data, at, end, _TRUE_LETTERS)
     if first == 102:
         return FALSE, _word_end(data, at, end, _FALSE_LETTERS)
-    if at + 3 <= end and first == 78 and data[at + 1] == 97 and data[at + 2] == 78:
+    if at + 3 <= end and first == 78 and byte(data, at + 1) == 97 and byte(data, at + 2) == 78:
         return NAN_WORD, at + 3
     return NULL, -1
 
@@ -59,7 +59,7 @@ def read_scalar(data, at, end):
 
     The value of true is 1, of false 0, of others NaN.
     """
-    first = data[at]
+    first = byte(data, at)
     if first == 45 or is_digit(first):
         stop, negative, mantissa, exponent, inexact, integer = scan_number(data, at, end)
         if stop < 0 or stop - at > LONGEST:
@@ -80,14 +80,14 @@ def name_at(data, at, end):
 
     The last is -1 if no name with a colon and something after it stands there.
     """
-    if at >= end or data[at] != 34:
+    if at >= end or byte(data, at) != 34:
         return 0, 0, False, -1
     start = at + 1
     close, escaped = string_end(data, start, end)
     if close < 0:
         return 0, 0, False, -1
     at = skip_space(data, close + 1, end)
-    if at >= end or data[at] != 58:
+    if at >= end or byte(data, at) != 58:
         return 0, 0, False, -1
     at = skip_space(data, at + 1, end)
     return start, close, escaped, (at if at < end else -1)
@@ -102,7 +102,7 @@ def skip_value(data, at, end, room):
         at = skip_space(data, at, end)
         if at >= end:
             return -1
-        first = data[at]
+        first = byte(data, at)
         opened = False
         if first == 123 or first == 91:
             if depth == room:
@@ -110,7 +110,7 @@ def skip_value(data, at, end, room):
             depth += 1
             objects = (objects << _U1) | (_U1 if first == 123 else _U0)
             at = skip_space(data, at + 1, end)
-            opened = at < end and data[at] != first + 2
+            opened = at < end and byte(data, at) != first + 2
         elif first == 34:
             at, _ = string_end(data, at + 1, end)
             if at < 0:
@@ -131,10 +131,10 @@ def skip_value(data, at, end, room):
             at = skip_space(data, at, end)
             if at >= end:
                 return -1
-            if data[at] == 44:
+            if byte(data, at) == 44:
                 at = skip_space(data, at + 1, end)
                 opened = True
-            elif data[at] == (125 if objects & _U1 else 93):
+            elif byte(data, at) == (125 if objects & _U1 else 93):
                 depth -= 1
                 objects >>= _U1
                 at += 1
@@ -171,13 +171,13 @@ def write_key(data, parts, out, at):
             if stop < 0:
                 return -1
         for k in range(begin, stop):
-            byte = out[k]
-            if byte == 37 or byte == 47:
+            code = out[k]
+            if code == 37 or code == 47:
                 out[at] = 37
                 out[at + 1] = 50
-                out[at + 2] = 53 if byte == 37 else 70
+                out[at + 2] = 53 if code == 37 else 70
                 at += 3
             else:
-                out[at] = byte
+                out[at] = code
                 at += 1
     return at

@@ -12,7 +12,7 @@ from streamlstm.errors import ConfigError
 from streamlstm.kernels.decode.places import IGNORED, KEY, TIME
 from streamlstm.sources.decoders.cells import UnfitError, joined_key, key_names, key_of_record, time_of_record
 from streamlstm.sources.decoders.protocol import Draft, Event
-from streamlstm.types import Columns, Int32, Int64, RawBlock, UInt8
+from streamlstm.types import Columns, Int32, Int64, RawBlock
 
 Cell = TypeVar("Cell")
 

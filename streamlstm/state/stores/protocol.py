@@ -30,8 +30,10 @@ class SnapshotStore(Protocol):
         ...
 
     def load(self, partition: str) -> dict[str, bytes]:
-        """All blobs of a partition by name, none for an unknown one, within bounded time; StateError for a damaged one,
-        BrokerError where a broker is silent."""
+        """All blobs of a partition by name, none for an unknown one, within bounded time.
+
+        StateError for a damaged one, BrokerError where a broker is silent.
+        """
         ...
 
     def put(self, partition: str, name: str, blob: Blob) -> None:
