@@ -1,5 +1,6 @@
 """Topics on a real broker: what comes out of `KafkaSource`, `TopicRange` and the clients that the configuration makes."""
 
+import gc
 import logging
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import MemberToRemove
 from kafka.consumer.fetcher import Fetcher
 
 from streamlstm.config import Config
@@ -22,7 +24,7 @@ from streamlstm.kafka_client.quiet import RateLimited
 from streamlstm.kafka_client.selftest import take_batches
 from streamlstm.kafka_client.settings import client_settings
 from streamlstm.sources.ranges import TopicRange
-from streamlstm.sources.topics import KafkaSource
+from streamlstm.sources.topics import KafkaSource, Trouble
 from streamlstm.types import DeadLetter, RawBlock
 
 MakeTopic = Callable[..., str]
@@ -70,6 +72,22 @@ def polled(source: KafkaSource, done: Callable[[], bool]) -> Iterator[RawBlock]:
         yield from source.poll(100)
 
 
+def take(source: KafkaSource, count: int) -> list[tuple[str, int]]:
+    """The source and offset of the next `count` records."""
+    rows: list[tuple[str, int]] = []
+    for block in polled(source, lambda: len(rows) == count):
+        rows += [(block.source, offset) for offset in block.offset.tolist()]
+        assert len(rows) <= count
+    return rows
+
+
+def await_trouble(source: KafkaSource) -> list[Trouble]:
+    """The next troubles, while no records come."""
+    found: list[Trouble] = []
+    assert [*polled(source, lambda: bool(found) or not found.extend(source.troubles()) and bool(found))] == []
+    return found
+
+
 def open_source(broker: str, *partitions: str, **settings: Any) -> KafkaSource:
     """A source that reads these from their first offset."""
     source = KafkaSource(
@@ -95,7 +113,7 @@ def test_records_come_as_they_were_sent(kafka_broker: str, topic: MakeTopic, cod
     name = topic()
     rows: list[Any] = [
         (b"k", b"v" * 3_000), (None, b"no key"), (b"tombstone", None), (b"", b""),
-        (b"headers", b"{}", [("a", b"1"), ("b", None)]), *numbered(0, 500),
+        (b"headers", b"{}", [("a", b"1"), ("b", b"")]), *numbered(0, 500),
     ]  # fmt: skip
     send(kafka_broker, name, rows, compression_type=codec)
     actual = read(kafka_broker, f"{name}/0", len(rows), batches=batches)
@@ -172,19 +190,14 @@ def test_a_partition_that_cannot_go_on_does_not_hold_up_the_others(
     names = [f"{name}/0", f"{name}/1"]
     with closing(open_source(kafka_broker, *names, batches=batches)) as source:
         source.seek(names[0], 1_000)
-        rows = troubles = 0
-        for block in polled(source, lambda: rows == 20 and troubles == 1):
-            assert block.source == names[1]
-            rows += len(block)
-            found = source.troubles()
-            troubles += len(found)
-            for trouble in found:
-                assert (trouble.partition, trouble.kind, trouble.offset) == (names[0], "missing", 1_000)
+        assert take(source, 20) == [(names[1], offset) for offset in range(20)]
+        troubles = await_trouble(source)
+        assert [(trouble.partition, trouble.kind, trouble.offset) for trouble in troubles] == [
+            (names[0], "missing", 1_000)
+        ]
         source.seek(names[0], 5)
         source.resume(names[0])
-        rows = 0
-        for block in polled(source, lambda: rows == 15):
-            rows += len(block)
+        assert take(source, 15) == [(names[0], offset) for offset in range(5, 20)]
         assert source.troubles() == []
 
 
@@ -222,18 +235,13 @@ def test_a_wrong_checksum_is_fetched_again_and_then_stops_the_partition(
     good = "kafka.record.default_records.DefaultRecordBatch.validate_crc"
     monkeypatch.setattr(good, lambda self: self.base_offset not in damaged or damaged.pop() != 10)
     with closing(open_source(kafka_broker, f"{name}/0")) as source:
-        troubles: list[Any] = []
-        offsets: list[int] = []
-        for block in polled(source, lambda: bool(troubles) or bool(troubles.extend(source.troubles()))):
-            offsets += block.offset.tolist()
-        assert offsets == [*range(10)]
+        assert take(source, 10) == [(f"{name}/0", offset) for offset in range(10)]
+        troubles = await_trouble(source)
         assert [(t.partition, t.kind, t.offset) for t in troubles] == [(f"{name}/0", "corrupt", 10)]
         damaged.clear()
         source.seek(f"{name}/0", 10)
         source.resume(f"{name}/0")
-        for block in polled(source, lambda: len(offsets) == 20):
-            offsets += block.offset.tolist()
-    assert offsets == [*range(20)]
+        assert take(source, 10) == [(f"{name}/0", offset) for offset in range(10, 20)]
 
 
 def test_records_come_one_by_one_where_the_seam_is_gone(
@@ -270,14 +278,16 @@ def test_the_hook_is_the_one_in_use(kafka_broker: str) -> None:
 class Member:
     """A member of a group that goes on from the committed offsets."""
 
-    def __init__(self, broker: str, topic: str, **settings: Any) -> None:
+    def __init__(
+        self, broker: str, topic: str, on_revoked: Callable[[Collection[str]], None] | None = None, **settings: Any
+    ) -> None:
         kafka = Kafka(bootstrap_servers=(broker,), topics=(topic,), group_id=topic, **settings)
         self.revoked: list[str] = []
         self.lost: list[str] = []
         self.rows: list[tuple[str, int]] = []
         self.source = KafkaSource(
             kafka, client_id="member", on_dead_letter=no_letters,
-            on_revoked=self.revoked.extend, on_lost=self.lost.extend,
+            on_revoked=on_revoked or self.revoked.extend, on_lost=self.lost.extend,
         )  # fmt: skip
         self.source.subscribe(kafka.topics)
 
@@ -334,28 +344,28 @@ def test_a_member_that_was_thrown_out_cannot_commit(kafka_broker: str, topic: Ma
         member.until(lambda: bool(member.source.assigned()))
         with closing(KafkaAdminClient(bootstrap_servers=kafka_broker)) as admin:
             identity = member.source.group_metadata().member_id
-            admin.remove_group_members(name, [identity])
+            admin.remove_group_members(name, [MemberToRemove(member_id=identity)])
         assert not member.source.commit({f"{name}/0": 0})
         member.until(lambda: bool(member.lost))
         assert member.lost == [f"{name}/0"]
 
 
 def test_what_the_listener_raises_comes_out_of_poll(kafka_broker: str, topic: MakeTopic) -> None:
-    name = topic()
+    name = topic(2)
+    refused: list[str] = []
 
-    def refuse(_: Collection[str]) -> None:
+    def refuse(partitions: Collection[str]) -> None:
+        refused.extend(partitions)
         raise InputError("the disk is full")
 
-    first = Member(kafka_broker, name)
-    first.source._membership._on_revoked = refuse
-    second: Member | None = None
+    first = Member(kafka_broker, name, on_revoked=refuse)
     with closing(first.source):
-        first.until(lambda: bool(first.source.assigned()))
+        first.until(lambda: len(first.source.assigned()) == 2)
         second = Member(kafka_broker, name)
-        with closing(second.source), pytest.raises(InputError, match="the disk is full"):
-            # The one partition may stay where it is; a member that unsubscribes gives it up for sure.
-            first.source._consumer.unsubscribe()
-            first.source._membership.raise_failure()
+        with closing(second.source):
+            with pytest.raises(InputError, match="the disk is full"):
+                first.until(lambda: False, second)
+            assert len(refused) == 1
 
 
 def test_while_held_nothing_comes(kafka_broker: str, topic: MakeTopic) -> None:
@@ -368,9 +378,7 @@ def test_while_held_nothing_comes(kafka_broker: str, topic: MakeTopic) -> None:
         source.resume(f"{name}/0")
         assert source.poll(300) == []
         source.hold(False)
-        rows = 0
-        for block in polled(source, lambda: rows == 10):
-            rows += len(block)
+        assert len(take(source, 10)) == 10
 
 
 def test_a_topic_made_anew_has_another_id(kafka_broker: str, kafka_admin: KafkaAdminClient, topic: MakeTopic) -> None:
@@ -445,7 +453,7 @@ def test_from_and_to(kafka_broker: str, topic: MakeTopic, query: str, first: int
     name = topic(2)
     send(kafka_broker, name, numbered(0, 100), compression_type="lz4")
     found, said, _ = open_range(f"kafka://{kafka_broker}/{name}?{query}")
-    assert sum(values_of(found).values(), []) == [*map(float, range(first, end))]
+    assert [value for values in values_of(found).values() for value in values] == [*map(float, range(first, end))]
     assert sum(note.startswith(f"{name}/0") for note in said) == notes
 
 
@@ -522,6 +530,18 @@ def test_a_topic_that_is_not_there_is_named_with_the_nearest(kafka_broker: str, 
     assert f"has no topic '{name}x'; the nearest are {name}" in str(caught.value)
 
 
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """kafka-python (3.0.12) forgets the sockets of connections that fail: they end here, and in no other test."""
+    yield
+    gc.collect()
+
+
+forgets = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@forgets
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("make", [make_consumer, make_producer, make_admin])
 def test_nobody_answers(make: Callable[..., Any]) -> None:
     kafka = Kafka(bootstrap_servers=("127.0.0.1:1",), client={"bootstrap_timeout_ms": 500})
@@ -529,16 +549,20 @@ def test_nobody_answers(make: Callable[..., Any]) -> None:
     with pytest.raises(BrokerError) as caught:
         make(kafka, client_id="test")
     assert str(caught.value).startswith("kafka.bootstrap_servers: nobody answers at 127.0.0.1:1 (tried for 0.5 s): ")
-    assert "refused" in str(caught.value)
+    assert "connection refused" in str(caught.value)
     assert [thread for thread in threading.enumerate() if thread not in threads and thread.is_alive()] == []
 
 
+@forgets
+@pytest.mark.usefixtures("forgetful")
 def test_encryption_that_the_broker_does_not_speak(kafka_broker: str) -> None:
     kafka = Kafka(bootstrap_servers=(kafka_broker,), client={"security_protocol": "SSL", "bootstrap_timeout_ms": 2_000})
     with pytest.raises(BrokerError, match=r"kafka.client: TLS with .* failed: .*check security_protocol, ssl_cafile"):
         make_admin(kafka, client_id="test")
 
 
+@forgets
+@pytest.mark.usefixtures("forgetful")
 def test_a_login_that_the_broker_does_not_know(kafka_broker: str) -> None:
     client = {
         "security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "me",
@@ -553,7 +577,7 @@ def test_a_login_that_the_broker_does_not_know(kafka_broker: str) -> None:
 @pytest.mark.parametrize(
     ("client", "message"),
     [
-        ({"sasl_plain_usrname": "a"}, "kafka.client.sasl_plain_usrname: kafka-python has no such setting; did you mean 'sasl_plain_username'?"),
+        ({"ssl_cfile": "a"}, "kafka.client.ssl_cfile: kafka-python has no such setting; did you mean 'ssl_cafile'?"),
         ({"zzz": 1}, "kafka.client.zzz: kafka-python has no such setting; the settings are: api_version, "),
         ({"group_id": "a"}, "kafka.client.group_id: is set by kafka.group_id; remove it here"),
         ({"acks": 1}, "kafka.client.acks: is set by delivery.mode; remove it here"),
@@ -562,7 +586,7 @@ def test_a_login_that_the_broker_does_not_know(kafka_broker: str) -> None:
         ({"ssl_check_hostname": 1}, "kafka.client.ssl_check_hostname: must be true or false, got 1"),
         ({"ssl_password": {"env": "NOT_SET"}}, "kafka.client.ssl_password: the environment variable NOT_SET is not set"),
         ({"ssl_password": {"file": "nowhere"}}, "kafka.client.ssl_password: the file nowhere cannot be read"),
-        ({"ssl_password": {"enw": "A"}}, "kafka.client.ssl_password: a secret is written {env: NAME} or {file: PATH}, got keys enw"),
+        ({"ssl_password": {"enw": "A"}}, "kafka.client.ssl_password: a secret is written {env: NAME} or {file: PATH}"),
     ],
 )  # fmt: skip
 def test_settings_that_are_refused(client: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from streamlstm.cli.terminal import output
 from streamlstm.errors import UsageError
-from streamlstm.service.broker import KAFKA_VERSION, LocalBroker
+from streamlstm.service.broker import LocalBroker
 
 _LOOK_S = 0.5
 
@@ -33,7 +33,7 @@ def broker(
         running.create_topics(topics)
         with _signals() as stopping:
             output.print(
-                f"broker: Apache Kafka {KAFKA_VERSION} is ready at {running.bootstrap}; stop it with Ctrl-C or SIGTERM",
+                f"broker: Apache Kafka {running.version} is ready at {running.bootstrap}; stop it with Ctrl-C or SIGTERM",
                 markup=False, soft_wrap=True,
             )  # fmt: skip
             while not stopping.wait(_LOOK_S):

@@ -19,6 +19,9 @@ def demo(
     folder: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where model, flags, episodes and report go.")
     ] = Path("streamlstm-demo"),
+    kafka: Annotated[
+        bool, typer.Option("--kafka", help="Send it through a real Kafka broker and the daemon too.")
+    ] = False,
 ) -> None:
     """A real labelled recording: train, replay, judge, report."""
     output.print(
@@ -27,7 +30,7 @@ def demo(
         markup=False,
     )
     with Bar("demo") as bar:
-        result = run_demo(folder, lambda progress: show(bar, progress), hooks(bar))
+        result = run_demo(folder, lambda progress: show(bar, progress), hooks(bar), kafka=kafka)
     summary = result.summary
     output.print(f"trained: {told(result.model)}", markup=False, soft_wrap=True)
     for name, value in summary.lines():
@@ -43,6 +46,14 @@ def demo(
     assert summary.evaluation is not None
     output.print(f"Judged against the labels, on what came after the training ({1 - TRAINED:.0%}):", markup=False)
     show_result(summary.evaluation)
+    if result.kafka is not None:
+        sent = result.kafka
+        output.print(
+            f"kafka: {sent.records:,} messages through {sent.bootstrap} and the daemon in {sent.seconds:.1f} s; "
+            f"{len(sent.flags)} flags read back from their topic, "
+            + ("bit for bit those of the replay" if sent.equal else "NOT those of the replay: please report this"),
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
     output.print(f"report: {result.report}    everything else: {result.folder}", markup=False, soft_wrap=True)
 
 

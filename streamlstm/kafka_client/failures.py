@@ -1,5 +1,7 @@
 """What went wrong between us and the broker, in words: the key, its value, the reason, the remedy."""
 
+import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -96,13 +98,19 @@ def _silence(error: SilenceError, kafka: schema.Kafka, servers: str) -> Streamls
         return _login(cause, kafka, servers)
     if "Handshake failed" in text or "SSL" in text:
         return BrokerError(
-            f"kafka.client: TLS with {servers} failed: {text}; check security_protocol, ssl_cafile and the certificate's name"
+            f"kafka.client: TLS with {servers} failed: {_plain(text)}; check security_protocol, ssl_cafile and the certificate's name"
         )
-    reason = f": {text}" if cause is not None else ""
+    reason = f": {_plain(text)}" if cause is not None else ""
     return BrokerError(
         f"kafka.bootstrap_servers: nobody answers at {servers} (tried for {error.timeout_ms / 1000:g} s){reason}; "
         f"check address, port and security_protocol, and that the broker runs"
     )
+
+
+def _plain(text: str) -> str:
+    """`connection refused` for kafka-python's `KafkaConnectionError: 111 ECONNREFUSED`."""
+    found = re.fullmatch(r"KafkaConnectionError: (\d+) E\w+", text)
+    return os.strerror(int(found[1])).lower() if found else text.removeprefix("KafkaConnectionError: ")
 
 
 def _login(error: BaseException, kafka: schema.Kafka, servers: str) -> BrokerError:

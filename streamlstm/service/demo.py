@@ -11,6 +11,7 @@ import pyarrow.csv as pa_csv
 from streamlstm.errors import OutputError
 from streamlstm.learn.bptt import Progress
 from streamlstm.model.network import Model
+from streamlstm.service.kafka_demo import KafkaDemo, run_kafka_demo
 from streamlstm.service.replay import Hooks, Summary, replay
 from streamlstm.service.training import fit_files
 
@@ -29,10 +30,21 @@ class Demo:
     episodes: list[dict[str, Any]]
     report: Path
     folder: Path
+    kafka: KafkaDemo | None
 
 
-def run_demo(folder: Path, on_progress: Callable[[Progress], None] | None = None, hooks: Hooks | None = None) -> Demo:
-    """Fits on the first part of the shipped recording, replays all of it, judges what came after the training."""
+def run_demo(
+    folder: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+    hooks: Hooks | None = None,
+    *,
+    kafka: bool = False,
+) -> Demo:
+    """Fits on the first part of the shipped recording, replays all of it, judges what came after the training.
+
+    With `kafka` the recording also goes through a broker and the daemon.
+    """
+    hooks = hooks or Hooks()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -51,5 +63,6 @@ def run_demo(folder: Path, on_progress: Callable[[Progress], None] | None = None
             [recording], model=model_path, labels=labels, start=str(TRAINED), flags=str(flags),
             episodes=str(episodes), report=str(report), dead_letters=str(folder / "dead-letters.jsonl"), hooks=hooks,
         )  # fmt: skip
+        sent = run_kafka_demo(folder, recording, model_path, flags, hooks.on_note) if kafka else None
     rows = [pa_csv.read_csv(path).to_pylist() for path in (flags, episodes)]
-    return Demo(model, summary, rows[0], rows[1], report, folder)
+    return Demo(model, summary, rows[0], rows[1], report, folder, sent)

@@ -28,11 +28,11 @@ class Emitter:
         def opened(address: str | None, schema: Any) -> DeliverySink | None:
             if address is None:
                 return None
-            sink = open_delivery_sink(address, schema, producer=producer, settings=outputs, letters=self._letters)
+            sink = open_delivery_sink(address, schema, producer=producer, settings=config, letters=self._letters)
             self._sinks.append(sink)
             return sink
 
-        self._letters = open_letter_sink(outputs.dead_letters, producer=producer)
+        self._letters = open_letter_sink(outputs.dead_letters, producer=producer, settings=config)
         self._sinks.append(self._letters)
         self._flags = opened(outputs.flags, flags_schema(features))
         self._scores = opened(outputs.scores, scores_schema(features, detail=self.detail))

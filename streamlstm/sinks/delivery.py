@@ -1,7 +1,7 @@
 """The daemon's outputs: which sink an address asks for, and which addresses a configuration may name."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -13,11 +13,11 @@ from streamlstm.sinks.appending import AppendedFile
 from streamlstm.sinks.blocks import block_records
 from streamlstm.sinks.deadletters import DeadLetterFile
 from streamlstm.sinks.files import COMPRESSIONS, TEXT
-from streamlstm.sinks.records import json_records, letter_records
+from streamlstm.sinks.records import Record, json_records, letter_records
 from streamlstm.sinks.rendering import csv_header, csv_lines, json_lines
 from streamlstm.sinks.sink import Delivering, DeliverySink, LetterSink
 from streamlstm.sinks.textfile import TextSink
-from streamlstm.sinks.topic import TopicSink
+from streamlstm.sinks.topic import TopicSink, record_limit
 from streamlstm.sinks.webhook import WebhookSink, parsed, shown
 
 __all__ = [
@@ -73,7 +73,7 @@ class DirectSink(Generic[T]):
 
 
 def open_delivery_sink(
-    address: str, schema: pa.Schema, *, producer: Any, settings: Outputs, letters: LetterSink
+    address: str, schema: pa.Schema, *, producer: Any, settings: Config, letters: LetterSink
 ) -> DeliverySink:
     """The sink of an address: `-`, a .csv, .jsonl or .ndjson file to append to, `kafka:TOPIC`, or an http(s) address.
 
@@ -87,20 +87,21 @@ def open_delivery_sink(
         return DirectSink(lambda table: _put(text.write, table), _nothing, text.close)
     if topic := _topic(address):
         render = json_records if "id" in schema.names else block_records
-        return TopicSink(topic, producer, render, settings.queue_rows)
+        return _topic_sink(topic, producer, render, settings)
+    outputs = settings.outputs
     if _HTTP.match(address):
-        return WebhookSink(address, letters, queue_rows=settings.queue_rows, timeout_s=settings.timeout_s)
+        return WebhookSink(address, letters, queue_rows=outputs.queue_rows, timeout_s=outputs.timeout_s)
     kind = next(kind for suffix, kind in TEXT.items() if address.lower().endswith(suffix))
     file = AppendedFile(address, csv_header(schema) if kind == "csv" else b"")
     lines = csv_lines if kind == "csv" else json_lines
     return DirectSink(lambda table: _put(lambda rows: file.write(lines(rows)), table), file.sync, file.close)
 
 
-def open_letter_sink(address: str, *, producer: Any) -> LetterSink:
+def open_letter_sink(address: str, *, producer: Any, settings: Config) -> LetterSink:
     """The dead letters' sink: a file of JSON lines, or `kafka:TOPIC`. ConfigError for other addresses."""
     _check_letters(address)
     if topic := _topic(address):
-        return TopicSink(topic, producer, letter_records)
+        return _topic_sink(topic, producer, letter_records, settings)
     file = DeadLetterFile(address)
 
     def put(letter: Any) -> int:
@@ -191,6 +192,13 @@ def _topic(address: str) -> str | None:
     if not _TOPIC_NAME.fullmatch(topic) or topic in (".", ".."):
         raise ConfigError(f"{address}: a topic's name has 1 to 249 letters, digits, '.', '_' or '-'; correct it")
     return topic
+
+
+def _topic_sink(
+    topic: str, producer: Any, render: Callable[[T, str], Iterable[Record]], settings: Config
+) -> TopicSink[T]:
+    limit = record_limit(settings.kafka, topic)
+    return TopicSink(topic, producer, render, limit=limit, queue_rows=settings.outputs.queue_rows)
 
 
 def _put(write: Callable[[pa.RecordBatch], object], table: pa.RecordBatch) -> int:

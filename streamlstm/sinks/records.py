@@ -23,7 +23,7 @@ _SHORT = 1000  # characters or bytes of a text, in a record that was too large
 class Record:
     """What is sent: `rows` rows in one record.
 
-    `smaller` gives the same rows in more or shorter records, for a broker that finds this one too large; none when
+    `smaller` gives the same rows in more or shorter records, where this one is too large for the topic; none when
     nothing can be left out. `shortened` says that something was.
     """
 

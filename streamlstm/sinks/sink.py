@@ -28,7 +28,7 @@ class Delivering(Protocol):
     """What the daemon asks every output: how far did you get, and do you take more?
 
     One thread calls all of it. Rows are counted and delivered in the order of `write`. A delivery that failed for good
-    is an OutputError, of `write`, `ready`, `acknowledged` or `flush`, whichever comes first, and of each one after it.
+    is an OutputError of the first call that notices, and of each one after it.
     """
 
     sent: int
@@ -47,7 +47,10 @@ class Delivering(Protocol):
         """Forgets the rows that are not acknowledged, as if they had never been sent."""
 
     def oldest_s(self) -> float:
-        """Seconds that the oldest unacknowledged row has waited, 0 for none."""
+        """Seconds that the oldest row has waited for a broker; 0 where none waits, or where the sink tries for ever.
+
+        Above a limit the producer is stuck: make another one, and open the sinks anew.
+        """
 
     def trouble(self) -> str | None:
         """What keeps rows waiting, in words, None where all goes well."""

@@ -80,7 +80,7 @@ class WebhookSink:
         self._letters, self._queue_rows, self._patience_s = letters, queue_rows, patience_s
         self._post_rows = _ROWS
         self._change = threading.Condition()  # guards everything below, which both threads use
-        self._queue: deque[tuple[bytes, float]] = deque()
+        self._queue: deque[bytes] = deque()
         self._taken = 0  # rows that left the queue, delivered or refused
         self._refusals: deque[_Refusal] = deque()
         self._trouble: str | None = None
@@ -93,9 +93,9 @@ class WebhookSink:
         self._thread.start()
 
     def write(self, table: pa.RecordBatch, /, source: str = "") -> None:
-        rows, now = json_rows(table), time.monotonic()
+        rows = json_rows(table)
         with self._change:
-            self._queue.extend((row, now) for row in rows)
+            self._queue.extend(rows)
             self.sent += len(rows)
             self._change.notify_all()
 
@@ -124,8 +124,7 @@ class WebhookSink:
             self._change.notify_all()
 
     def oldest_s(self) -> float:
-        with self._change:
-            return time.monotonic() - self._queue[0][1] if self._queue else 0.0
+        return 0.0
 
     def trouble(self) -> str | None:
         with self._change:
@@ -172,7 +171,7 @@ class WebhookSink:
             self._posting = self._round
             rows: list[bytes] = []
             size = 0
-            for row, _ in islice(self._queue, 0 if self._closing else self._post_rows):
+            for row in islice(self._queue, 0 if self._closing else self._post_rows):
                 size += len(row)
                 if rows and size > _BYTES:
                     break

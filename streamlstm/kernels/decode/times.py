@@ -8,6 +8,7 @@ import numpy as np
 
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.decode.numbers import digits, is_digit
+from streamlstm.kernels.decode.words import byte
 
 UNITS = ("auto", "iso", "s", "ms", "us", "ns")
 """The settings of `input.time_unit`; kernels take their places in this list."""
