@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bench.crash_setting import EVENTS, FLAGS, LETTERS, PARTITIONS, SCORES, Setting
 from streamlstm.kafka_client import TopicPartition, make_consumer
-from streamlstm.service.replay import Hooks, replay
+from streamlstm.service.replay import replay
 from streamlstm.sinks.blocks import read_block
 from streamlstm.types import Int64
 
@@ -71,8 +71,8 @@ def _replayed(setting: Setting) -> tuple[dict[str, str], dict[tuple[str, int], b
         address = f"kafka://{setting.broker.bootstrap}/{EVENTS}?partition={number}"
         flag_path, score_path, letter_path = paths
         replay(
-            [address], config=setting.config, model=setting.config.model.file, flags=str(flag_path),
-            scores=str(score_path), dead_letters=str(letter_path), hooks=Hooks(),
+            [address], config=setting.folder / "config.yaml", flags=str(flag_path),
+            scores=str(score_path), dead_letters=str(letter_path),
         )  # fmt: skip
         for row in map(json.loads, flag_path.read_text().splitlines()):
             flags[row["id"]] = json.dumps(row, sort_keys=True)

@@ -17,6 +17,7 @@ from bench.agreement import Disagreement
 from streamlstm.config import load, schema
 from streamlstm.kafka_client import make_producer
 from streamlstm.service.broker import LocalBroker
+from streamlstm.service.opening import resolve
 from streamlstm.sources.topics import KafkaSource
 
 EVENTS, FLAGS, SCORES, LETTERS, STATE = "events", "flags", "scores", "letters", "state"
@@ -128,7 +129,7 @@ class Setting:
             write_model(self.folder / "model.safetensors")
             path = self.folder / "config.yaml"
             path.write_text(yaml.safe_dump(self._settings()))
-            self.config = load(path)
+            self.config, _ = resolve(path, None, {})
             self.feeder = Feeder(self.config.kafka.model_copy(update={"client": {}}), self._rate, self._seed)
             stack.callback(self.feeder.stop)
             self.workers = Workers(path)

@@ -89,7 +89,11 @@ def _send(setting: Setting, topic: str, sent: Float64, warm: Event) -> None:
 def _daemon(setting: Setting, source: str, target: str) -> Iterator[None]:
     """A daemon whose threshold lies below every score, so that every event is flagged."""
     configuration = settings(
-        setting, source, target, threshold={"kind": "fixed", "level": 1e-9}, episodes={"accept_after_rows": 10**9}
+        setting,
+        source,
+        target,
+        threshold={"kind": "fixed", "level": 1e-9, "floor": 1e-9},
+        episodes={"accept_after_rows": 10**6},
     )
     with Daemon(setting, configuration) as daemon:
         daemon.wait_for(lambda status: True, "ready", _LIMIT_S)

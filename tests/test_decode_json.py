@@ -173,6 +173,7 @@ BAD = {
     b'{"ts":1,"value":"x"}': "column 'value': 'x' is not a number",
     b'{"ts":1,"value":"\\ud800"}': "column 'value': '\\ud800' is not a number",
     b'{"ts":1,"value":[1]}': """column 'value': ["1"] is not a number""",
+    b'{"ts":1,"value":"' + b"x" * 4000 + b'"}': "column 'value': '" + "x" * 99 + "... is not a number",
     b'{"value":1}': "column 'ts': has no time",
     b'{"ts":true}': "column 'ts': true is not a time",
     b'{"ts":"soon"}': "column 'ts': 'soon' is not a time; times are ISO 8601 or an epoch number",
@@ -220,6 +221,20 @@ def test_careful_and_dead_records_stand_among_plain_ones_in_order() -> None:
     assert batch.row.tolist() == [102, 104, 106, 110, 112]
     np.testing.assert_array_equal(batch.x[:, 0], [np.nan, 2, np.nan, 3, np.nan])
     assert ([letter.line for letter in dead], decoder.infinities) == ([100, 108], 3)
+
+
+@pytest.mark.parametrize("features", [("",), (".b",), ("a.",), ("a", "a.b", "a.b.c"), ("x" * 300,)])
+def test_odd_names_of_fields(features: tuple[str, ...]) -> None:
+    schema = Input(features=features)
+    values = [
+        b'{"":1}',
+        b'{"":{"b":2}}',
+        b'{"a":{"":3,"b":4,"b.c":5}}',
+        b'{"a":null,"a.b":6}',
+        b'{"a":7}',
+        b'{"a":null,"a":{}}',
+    ]
+    compare([*values, b'{"' + b"x" * 300 + b'":8}', b'{"' + b"\\u0078" * 300 + b'":9}'], schema)
 
 
 def test_an_empty_block() -> None:

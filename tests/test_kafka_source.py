@@ -75,16 +75,22 @@ def polled(source: KafkaSource, done: Callable[[], bool]) -> Iterator[RawBlock]:
 def take(source: KafkaSource, count: int) -> list[tuple[str, int]]:
     """The source and offset of the next `count` records."""
     rows: list[tuple[str, int]] = []
-    for block in polled(source, lambda: len(rows) == count):
-        rows += [(block.source, offset) for offset in block.offset.tolist()]
-        assert len(rows) <= count
+
+    def add(block: RawBlock) -> None:
+        rows.extend((block.source, offset) for offset in block.offset.tolist())
+
+    for block in polled(source, lambda: len(rows) >= count):
+        add(block)
+    assert len(rows) == count
     return rows
 
 
 def await_trouble(source: KafkaSource) -> list[Trouble]:
     """The next troubles, while no records come."""
-    found: list[Trouble] = []
-    assert [*polled(source, lambda: bool(found) or not found.extend(source.troubles()) and bool(found))] == []
+    deadline = time.monotonic() + LIMIT_S
+    while not (found := source.troubles()):
+        assert time.monotonic() < deadline
+        assert source.poll(100) == []
     return found
 
 
@@ -309,6 +315,12 @@ class Member:
                 member.turn()
 
 
+def commits_later(source: KafkaSource, offset: int) -> bool:
+    """Commits for all partitions without waiting, and says whether that has already arrived."""
+    source.commit_later(dict.fromkeys(source.assigned(), offset))
+    return {source.committed(partition) for partition in source.assigned()} == {offset}
+
+
 @pytest.mark.parametrize("assignor", ["cooperative-sticky", "range", "roundrobin"])
 def test_partitions_move_between_members(kafka_broker: str, topic: MakeTopic, assignor: str) -> None:
     name = topic(2)
@@ -331,8 +343,7 @@ def test_partitions_move_between_members(kafka_broker: str, topic: MakeTopic, as
             for partition in (0, 1):
                 send(kafka_broker, name, numbered(10, 10), partition)
             second.until(lambda: len(first.rows) + len(second.rows) == 40, first)
-            second.source.commit_later(dict.fromkeys(second.source.assigned(), 20))
-            second.until(lambda: second.source.committed(second.source.assigned()[0]) == 20, first)
+            second.until(lambda: commits_later(second.source, 20), first)
         assert first.lost == second.lost == []
     assert sorted(first.rows + second.rows) == [(partition, offset) for partition in both for offset in range(20)]
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(60)
 _READER = ("kafka.protocol.schemas.load_json", "importlib.resources._legacy")
 QUIET = ["-W", "error", *(f"-Wignore::DeprecationWarning:{module}" for module in _READER)]
 LINE = "events 1,234,567 (20,576/s) lag 12 flags 3 dead letters 0 streams 10,000 snapshot 4 s ago"
-STATUS = Status(1_234_567, 20_576.4, 12, 3, 0, 10_000, 4, 4.2, 1.5)
+STATUS = Status(1_234_567, 20_576.4, 12, 3, 0, 10_000, 4, 9, 4.2, 0.7, 1.5)
 
 
 class Clock:
@@ -129,7 +129,7 @@ def test_what_repeats_is_counted_after_ten_a_minute() -> None:
 
 def test_status_line() -> None:
     assert STATUS.line() == LINE
-    empty = Status(0, 0.0, None, 0, 0, 0, 0, None, 0.0)
+    empty = Status(0, 0.0, None, 0, 0, 0, 0, 0, None, 0.0, 0.0)
     assert empty.line() == "events 0 (0/s) lag unknown flags 0 dead letters 0 streams 0 snapshot none yet"
 
 
@@ -151,15 +151,19 @@ def test_a_status_is_logged_once_an_interval_with_its_fields() -> None:
 def test_meter_counts_between_one_status_and_the_next() -> None:
     clock = Clock()
     meter = Meter(clock)
-    facts: dict[str, Any] = {"lag": 1, "flags": 2, "dead_letters": 3, "streams": 4, "partitions": 5}
+    facts: dict[str, Any] = {
+        "lag": 1, "flags": 2, "dead_letters": 3, "streams": 4, "partitions": 5, "snapshots": 6, "restore_s": 0.7,
+    }  # fmt: skip
     meter.events += 100
     meter.stalled(0.25)
     meter.stalled(0.125)
     clock.now += 4
-    assert meter.status(**facts, snapshots=[990.0, None, 995.0]) == Status(100, 25.0, 1, 2, 3, 4, 5, 14.0, 250.0)
+    assert meter.status(**facts, written_at=[990.0, None, 995.0]) == Status(
+        100, 25.0, 1, 2, 3, 4, 5, 6, 14.0, 0.7, 250.0
+    )
     meter.events += 6
     clock.now += 2
-    assert meter.status(**facts, snapshots=[None]) == Status(106, 3.0, 1, 2, 3, 4, 5, None, 0.0)
+    assert meter.status(**facts, written_at=[None]) == Status(106, 3.0, 1, 2, 3, 4, 5, 6, None, 0.7, 0.0)
 
 
 # ---- systemd
@@ -376,7 +380,7 @@ class Fake:
         print("saved", flush=True)
 
     def status(self):
-        return Status(1, 2.0, 3, 4, 5, 6, 7, 8.0, 9.0)
+        return Status(1, 2.0, 3, 4, 5, 6, 7, 8, 9.0, 0.5, 9.0)
 
 sys.exit(running.run_daemon("c.yaml", {}, make=Fake))
 """

@@ -52,6 +52,7 @@ class Daemon:
         self._parked: dict[str, Partition] = {}
         self._parked_in = -1
         self._to_open: list[str] = []
+        self._restore_s = 0.0
         self._retries: dict[str, float] = {}
         self._silent, self._say_at = False, 0.0
         self._void: str | None = None
@@ -196,10 +197,12 @@ class Daemon:
             if opened is not None and self._source.generation() == self._parked_in + 1:  # nobody had it in between
                 self._source.seek(name, opened.position)
             else:
+                began = time.perf_counter()
                 opened = open_partition(
                     name, self._source, self._store, self._writer, self._detector, self._config.delivery,
                     self._config.kafka.start,
                 )  # fmt: skip
+                self._restore_s = max(self._restore_s, time.perf_counter() - began)
             self._to_open.remove(name)
             if opened is not None:
                 self._partitions[name] = opened
@@ -304,7 +307,9 @@ class Daemon:
             dead_letters=self._emitter.dead_letters,
             streams=sum(len(p.detector.pool) for p in partitions),
             partitions=len(partitions),
-            snapshots=[p.snapshots.written_at for p in partitions],
+            snapshots=self._writer.snapshots,
+            written_at=[p.snapshots.written_at for p in partitions],
+            restore_s=self._restore_s,
         )
 
 

@@ -111,7 +111,7 @@ class PartitionSnapshots:
     def write(self, piece: Piece, writer: Writer) -> None:
         """Gives a piece to the writer; all that the detector said until it was taken must have been acknowledged."""
         if piece.name.endswith(MANIFEST):
-            writer.submit(lambda: self._complete(piece), self._fail)
+            writer.submit(lambda: self._complete(piece, writer), self._fail)
         else:
             writer.submit(lambda: self._put(piece), self._break, piece.size)
 
@@ -125,7 +125,7 @@ class PartitionSnapshots:
         self._written.add(piece.name)
         self._store.put(self._partition, piece.name, content)
 
-    def _complete(self, piece: Piece) -> None:
+    def _complete(self, piece: Piece, writer: Writer) -> None:
         if self._broken:  # the reason is logged
             self._fail()
             return
@@ -134,6 +134,7 @@ class PartitionSnapshots:
         self._store.flush(FLUSH_S)
         self._number += 1
         self.written_at = time.monotonic()
+        writer.snapshots += 1
         if self._stale:
             self._store.delete(self._partition, self._stale)
             self._stale = []

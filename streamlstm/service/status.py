@@ -16,7 +16,9 @@ class Status:
     events_per_s                since the status before
     lag                         records that lie in the topics after the last one scored, None where not yet known
     streams, partitions         that it holds now
+    snapshots                   written since it began, of all partitions together
     snapshot_age_s              of the oldest newest snapshot of a partition, None before the first
+    restore_s                   the longest that a partition took from its assignment until it could be read on
     loop_stall_ms_max           the longest round of the loop since the status before
     """
 
@@ -27,7 +29,9 @@ class Status:
     dead_letters: int
     streams: int
     partitions: int
+    snapshots: int
     snapshot_age_s: float | None
+    restore_s: float
     loop_stall_ms_max: float
 
     def line(self) -> str:
@@ -79,13 +83,18 @@ class Meter:
         dead_letters: int,
         streams: int,
         partitions: int,
-        snapshots: Sequence[float | None],
+        snapshots: int,
+        written_at: Sequence[float | None],
+        restore_s: float,
     ) -> Status:
-        """How things stand; `snapshots` are the clock's times of each partition's newest snapshot, None before the first."""
+        """How things stand; `written_at` are the clock's times of each partition's newest snapshot, None before the first."""
         now = self._clock()
         rate = (self.events - self._told_events) / max(now - self._told, 1e-9)
-        written = [at for at in snapshots if at is not None]
+        written = [at for at in written_at if at is not None]
         age_s = now - min(written) if written else None
-        status = Status(self.events, rate, lag, flags, dead_letters, streams, partitions, age_s, 1000 * self._stall_s)
+        status = Status(
+            self.events, rate, lag, flags, dead_letters, streams, partitions, snapshots, age_s, restore_s,
+            1000 * self._stall_s,
+        )  # fmt: skip
         self._told, self._told_events, self._stall_s = now, self.events, 0.0
         return status

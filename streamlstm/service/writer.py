@@ -17,6 +17,8 @@ class Writer:
     """Does jobs one after another in the order given. A job that fails is told to whom it belongs, and logged."""
 
     def __init__(self) -> None:
+        self.snapshots = 0
+        """Completed so far, of all partitions."""
         self._jobs: queue.SimpleQueue[tuple[Job, Callable[[], None], int] | None] = queue.SimpleQueue()
         self._lock = threading.Condition()
         self._pending = 0

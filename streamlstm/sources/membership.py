@@ -28,6 +28,8 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> None:
         self.unplaced: set[str] = set()
         """Assigned, and waiting for a `seek`."""
+        self.silent = False
+        """Set by whoever closes the consumer and has checkpointed before: then nobody is told."""
         self._consumer, self._on_revoked, self._on_lost = consumer, on_revoked, on_lost
         self._assigned: list[str] | None = None
         self._running: set[str] = set()
@@ -92,6 +94,8 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
         self._running.difference_update(names)
         if self._assigned is not None:
             self._assigned = [name for name in self._assigned if name not in names]
+        if self.silent:
+            return
         try:
             tell(names)
         except BaseException as error:

@@ -228,7 +228,10 @@ class KafkaSource:
 
     def commit_later(self, offsets: Mapping[str, int]) -> None:
         """The same without waiting; a failure is logged, and the next commit makes up for it."""
-        self._consumer.commit_async(self.offsets(offsets), callback=_note_failure)
+        try:
+            self._consumer.commit_async(self.offsets(offsets), callback=_note_failure)
+        except KafkaError as error:
+            self._raise(error)
 
     def offsets(self, offsets: Mapping[str, int]) -> dict[Any, Any]:
         """The same as a producer's transaction wants them."""
@@ -248,7 +251,8 @@ class KafkaSource:
         return float(found) if isfinite(found) else 0.0
 
     def close(self) -> None:
-        """Leaves the group (a static member stays) and closes the connections, within `CALL_MS`."""
+        """Leaves the group (a static member stays) and closes the connections, within `CALL_MS`; revokes nothing aloud."""
+        self._membership.silent = True
         self._consumer.close(autocommit=False, timeout_ms=CALL_MS)
 
     def _blocks(self, polled: Mapping[Any, Sequence[Any]]) -> list[RawBlock]:

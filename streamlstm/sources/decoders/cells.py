@@ -11,6 +11,8 @@ from streamlstm.sources.numbers import floats
 from streamlstm.sources.times import NAMES, TimeFormat, complaint, detect, nanoseconds
 from streamlstm.types import NO_TIME, RawBlock
 
+SHOWN = 100
+"""Characters of a cell that the reason of a dead letter shows."""
 NO_KEY = "has no key; the key says which stream a record belongs to"
 
 
@@ -23,10 +25,10 @@ def number_of_text(name: str, text: str) -> float:
     if len(text) > LONGEST:
         raise UnfitError(f"column {name!r}: a number of {len(text)} characters; at most {LONGEST} are allowed")
     if not is_text(text):
-        raise UnfitError(f"column {name!r}: {text!r} is not a number")
+        raise UnfitError(f"column {name!r}: {shown(repr(text))} is not a number")
     values, bad = floats(pa.array([text], pa.string()))
     if bad is not None and bad[0]:
-        raise UnfitError(f"column {name!r}: {text!r} is not a number")
+        raise UnfitError(f"column {name!r}: {shown(repr(text))} is not a number")
     return math.nan if math.isnan(values[0]) else float(values[0])
 
 
@@ -39,10 +41,11 @@ def time_of_text(name: str, text: str, unit: str) -> int:
     found = detect([text], unit)  # type: ignore[arg-type]
     if found is None:
         wanted = "ISO 8601 or an epoch number" if unit == "auto" else "ISO 8601" if unit == "iso" else NAMES[unit]  # type: ignore[index]
-        raise UnfitError(f"column {name!r}: {text!r} is not a time; times are {wanted}")
+        raise UnfitError(f"column {name!r}: {shown(repr(text))} is not a time; times are {wanted}")
     times, bad = nanoseconds(pa.array([text], pa.string()), found)
     if bad[0]:
-        raise UnfitError(f"column {name!r}: {complaint(text, TimeFormat(found.kind, detected=False))}")
+        why = complaint(text, TimeFormat(found.kind, detected=False))
+        raise UnfitError(f"column {name!r}: {why.replace(repr(text), shown(repr(text)))}")
     return int(times[0])
 
 
@@ -74,7 +77,9 @@ def joined_key(names: Sequence[str], parts: Sequence[str | None]) -> bytes:
         if not part:
             raise UnfitError(f"column {name!r}: {NO_KEY}")
         if not is_text(part):
-            raise UnfitError(f"column {name!r}: {part!r} holds half a surrogate pair, which is not a character")
+            raise UnfitError(
+                f"column {name!r}: {shown(repr(part))} holds half a surrogate pair, which is not a character"
+            )
     if len(parts) == 1:
         return str(parts[0]).encode("utf-8")
     return "/".join(str(part).replace("%", "%25").replace("/", "%2F") for part in parts).encode("utf-8")
@@ -83,6 +88,11 @@ def joined_key(names: Sequence[str], parts: Sequence[str | None]) -> bytes:
 def key_names(settings: Input) -> tuple[str, ...]:
     """The fields that make the key, none where it is the record's own."""
     return (settings.key,) if isinstance(settings.key, str) else settings.key or ()
+
+
+def shown(text: str) -> str:
+    """A cell as a reason shows it: cut where it is long, for reasons travel in the headers of records."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def is_text(text: str) -> bool:

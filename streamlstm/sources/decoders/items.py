@@ -6,7 +6,7 @@ from typing import Any
 
 from streamlstm.kernels.decode.numbers import LONGEST
 from streamlstm.kernels.decode.values import DEEPEST
-from streamlstm.sources.decoders.cells import UnfitError, number_of_text, time_of_text
+from streamlstm.sources.decoders.cells import UnfitError, number_of_text, shown, time_of_text
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
@@ -51,7 +51,7 @@ def item_number(name: str, value: Any) -> float:
         return number + 0.0 if isinstance(value, Integer) else number  # the integer -0 is 0
     if isinstance(value, str):
         return number_of_text(name, value)
-    raise UnfitError(f"column {name!r}: {json.dumps(value)} is not a number")
+    raise UnfitError(f"column {name!r}: {shown(json.dumps(value))} is not a number")
 
 
 def item_time(name: str, value: Any, unit: str) -> int:
@@ -59,7 +59,7 @@ def item_time(name: str, value: Any, unit: str) -> int:
     if value is None:
         raise UnfitError(f"column {name!r}: has no time")
     if not isinstance(value, str):
-        raise UnfitError(f"column {name!r}: {json.dumps(value)} is not a time")
+        raise UnfitError(f"column {name!r}: {shown(json.dumps(value))} is not a time")
     return time_of_text(name, value, unit)
 
 
