@@ -93,6 +93,7 @@ def _daemon(setting: Setting, source: str, target: str) -> Iterator[None]:
         source,
         target,
         threshold={"kind": "fixed", "level": 1e-9, "floor": 1e-9},
+        learning={"calibrating_rows": 1},
         episodes={"accept_after_rows": 10**6},
     )
     with Daemon(setting, configuration) as daemon:

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
@@ -17,7 +18,7 @@ from streamlstm.service.emitter import Emitter
 from streamlstm.service.restoring import Partition, open_partition
 from streamlstm.service.status import Meter, Status
 from streamlstm.service.writer import Writer
-from streamlstm.sinks.delivery import check_exactly_once, needs_producer
+from streamlstm.sinks.delivery import check_exactly_once, check_outputs, needs_producer
 from streamlstm.sources.decoders.opening import open_decoder
 from streamlstm.sources.topics import KafkaSource, Trouble
 from streamlstm.state.stores import open_store
@@ -42,6 +43,7 @@ class Daemon:
         self._config, self._model, self._on_round = config, model, on_round
         self._name = f"{config.kafka.group_id}-{socket.gethostname()}-{worker}"
         self._exact = config.delivery.mode == "exactly_once"
+        check_outputs(config)
         if self._exact:
             check_exactly_once(config)
         sample = self._detector()
@@ -112,10 +114,13 @@ class Daemon:
             self._check()
             self._open_assigned()
             self._source.hold(not self._emitter.ready())
+            self._retry()
             blocks = self._source.poll(_POLL_MS)
             self._check()  # before anything of a partition that was lost in there is committed
             for block in blocks:
                 self._take(block)
+            if not blocks:
+                self._listen()
             for trouble in self._source.troubles():
                 self._help(trouble)
             began = time.perf_counter()
@@ -288,7 +293,8 @@ class Daemon:
     def _disconnect(self) -> None:
         self._emitter.close()
         if self._producer is not None:
-            self._producer.close(timeout=1.0)
+            with suppress(KafkaError):  # a producer that is stuck says so once more
+                self._producer.close(timeout=1.0)
 
     def _close(self) -> None:
         self._writer.close(1.0)

@@ -34,9 +34,13 @@ class Emitter:
 
         self._letters = open_letter_sink(outputs.dead_letters, producer=producer, settings=config)
         self._sinks.append(self._letters)
-        self._flags = opened(outputs.flags, flags_schema(features))
-        self._scores = opened(outputs.scores, scores_schema(features, detail=self.detail))
-        self._episodes = opened(outputs.episodes, episodes_schema())
+        try:
+            self._flags = opened(outputs.flags, flags_schema(features))
+            self._scores = opened(outputs.scores, scores_schema(features, detail=self.detail))
+            self._episodes = opened(outputs.episodes, episodes_schema())
+        except BaseException:
+            self.close()
+            raise
 
     def emit(self, source: str, scored: ScoredBatch, closed: Sequence[Episode]) -> None:
         """Sends what a detector said of records of `source`."""
