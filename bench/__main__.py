@@ -7,32 +7,47 @@ from pathlib import Path
 
 from bench.catalog import CATALOG
 from bench.header import machine_and_versions
+from bench.kafka_setting import FULL
 from bench.run import ROUNDS, BenchmarkError, run
 from bench.table import table
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, 1 where a contender failed or disagreed, 2 for a wrong command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Runs benchmarks; without a name, lists them.")
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["crash"]:  # no contest of times: its options are its own
+        from bench.crash import main as crash
+
+        return crash(given[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Runs benchmarks; without a name, lists them.",
+        epilog="`python -m bench crash --help` tells of the campaigns of kills.",
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run, of: " + ", ".join(CATALOG))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write header, rows and ratios there")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"starts of each contender (default {ROUNDS})")
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("--records", type=int, default=FULL, help=f"kafka: records of each peer (default {FULL:_})")
+    chosen = parser.parse_args(given)
     for name in chosen.names:
         if name not in CATALOG:
             parser.error(f"no benchmark {name!r}; there are {', '.join(CATALOG)}")
     if chosen.rounds < 1:
         parser.error(f"--rounds: must be at least 1, got {chosen.rounds}")
+    if chosen.records < 20_000:
+        parser.error(f"--records: must be at least 20000, got {chosen.records}")
     if not chosen.names:
         for benchmark in CATALOG.values():
             print(f"{benchmark.name:10} {benchmark.says}")
         return 0
     header = machine_and_versions(chosen.rounds)
     try:
-        rows, ratios = run([CATALOG[name] for name in chosen.names], chosen.rounds, report=_progress)
+        benchmarks = [CATALOG[name] for name in chosen.names]
+        rows, ratios, facts = run(benchmarks, chosen.rounds, _progress, chosen.records)
     except BenchmarkError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    header |= facts
     print(table(header, rows, ratios))
     if chosen.json is not None:
         chosen.json.write_text(json.dumps({"header": header, "rows": rows, "ratios": ratios}, indent=1) + "\n")

@@ -68,7 +68,7 @@ def _compiled_call(case: str, folder: Path) -> Callable[[], Any]:
     size = numbers(case)
     I, B = size["I"], size["batch"]
     detector = saved_detector(folder, I, size["H"])
-    slots = detector.pool.slots(pa.array([f"sensor-{n:04}" for n in range(B)]).dictionary_encode())
+    slots = detector.pool.slots(detector.pool.streams(pa.array([f"sensor-{n:04}" for n in range(B)])))
     row = np.arange(B)
     minutes = back_and_forth(_MINUTES)[:, None] + 1440 * row / B  # (2 MINUTES, B)
     series = readings(minutes, I, seed=1)

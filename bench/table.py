@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from bench.catalog import TIMES
+
 
 def table(header: dict[str, Any], rows: list[dict[str, Any]], ratios: dict[str, float]) -> str:
     """Header, then columns benchmark, case, contender, value, unit, and ours over the peer."""
@@ -10,13 +12,14 @@ def table(header: dict[str, Any], rows: list[dict[str, Any]], ratios: dict[str, 
         f"{header['processor']}, {header['cores']} cores, load {header['load']}, {header['date']}",
         versions,
         f"{header['rounds']} rounds; {header['method']}",
+        *([f"Kafka: {header['kafka']}"] if "kafka" in header else []),
         "",
     ]
     cells = [("benchmark", "case", "contender", "value", "unit", "ours/peer")]
     for row in rows:
         ratio = ratios.get(f"{row['bench']}/{row['case']}/ours_vs_{row['contender']}")
-        shown = f"{ratio:.2f}" if ratio is not None and row["contender"] != "ours" else ""
-        value = f"{row['value']:,.0f}".replace(",", " ")
+        shown = f"{ratio:.2f}" if ratio is not None and row["unit"] in TIMES else ""
+        value = f"{row['value']:,.{1 if row['value'] < 100 else 0}f}".replace(",", " ")
         cells.append((row["bench"], row["case"], row["contender"], value, row["unit"], shown))
     widths = [max(len(cell[n]) for cell in cells) for n in range(6)]
     right = (3, 5)

@@ -204,3 +204,21 @@ def test_kafka_peers_agree_on_a_small_topic(case, small_topic, broker_packages):
         values = json.loads(done.stdout.splitlines()[-1])
         assert set(values) == ({"ms at p50", "ms at p99"} if case == "latency" else {"ns/event"})
         assert all(0 < value < 1e9 for value in values.values())
+
+
+def test_ratios_of_latencies_are_those_of_p99():
+    row = {"bench": "kafka", "case": "latency"}
+    values = {
+        ("ours", "ms at p50"): 5.0,
+        ("ours", "ms at p99"): 12.0,
+        ("echo", "ms at p50"): 2.0,
+        ("echo", "ms at p99"): 8.0,
+    }
+    rows = [row | {"contender": name, "unit": unit, "value": value} for (name, unit), value in values.items()]
+    assert ratios(rows) == {"kafka/latency/ours_vs_echo": 1.5}
+
+
+def test_too_few_records_for_kafka_are_a_usage_error():
+    done = bench("kafka", "--records", "19999")
+    assert done.returncode == 2
+    assert "--records: must be at least 20000, got 19999" in done.stderr

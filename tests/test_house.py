@@ -74,6 +74,17 @@ def test_the_compiler_is_imported_by_kernels_alone() -> None:
     assert wrong == []
 
 
+def test_kafka_python_is_imported_by_its_client_alone() -> None:
+    wrong = [
+        f"{name_of(path)}:{line} imports {name}"
+        for path in MODULES
+        if layer(path) != "kafka_client"
+        for line, name in imports(path)
+        if name.split(".")[0] == "kafka"
+    ]
+    assert wrong == []
+
+
 def test_every_kernel_is_compiled_through_one_module() -> None:
     wrong = []
     forbidden = {"njit", "vectorize", "guvectorize", "cfunc", "jitclass", "stencil", "generated_jit"}

@@ -34,6 +34,12 @@ CODECS = [None, "gzip", "snappy", "lz4", "zstd"]
 TIME = 1_700_000_000_000
 
 
+@pytest.fixture
+def topic(topic: MakeTopic) -> MakeTopic:
+    """Makes topics that keep records of 2023: else the broker deletes them when it next looks."""
+    return lambda partitions=1, **config: topic(partitions, **{"retention.ms": "-1"} | config)
+
+
 @pytest.fixture(params=["compiled", "public"])
 def batches(request: pytest.FixtureRequest) -> bool:
     """Whether whole batches are read, or records one by one."""
@@ -306,6 +312,7 @@ class Member:
             self.source.resume(partition)
         for block in self.source.poll(50):
             self.rows += [(block.source, offset) for offset in block.offset.tolist()]
+        assert self.source.troubles() == []
 
     def until(self, done: Callable[[], bool], *others: "Member") -> None:
         deadline = time.monotonic() + LIMIT_S
@@ -339,7 +346,7 @@ def test_partitions_move_between_members(kafka_broker: str, topic: MakeTopic, as
         with closing(second.source):
             second.until(lambda: len(second.source.assigned()) == len(first.source.assigned()) == 1, first)
             assert set(first.revoked) >= set(second.source.assigned())
-            assert (len(first.revoked) == 2) == first.source.eager
+            assert (set(first.revoked) == set(both)) == first.source.eager
             for partition in (0, 1):
                 send(kafka_broker, name, numbered(10, 10), partition)
             second.until(lambda: len(first.rows) + len(second.rows) == 40, first)

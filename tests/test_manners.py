@@ -358,7 +358,7 @@ from streamlstm.errors import StateError
 from streamlstm.service import running
 from streamlstm.service.status import Status
 
-running.warm_up = lambda: ""
+running.warm_up_daemon = lambda config, model: None
 
 class Fake:
     def __init__(self, setup, on_round, worker):

@@ -60,4 +60,5 @@ __all__ = [
     "make_producer",
     "quieten",
     "require_topics",
+    "take_batches",
 ]

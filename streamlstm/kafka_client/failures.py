@@ -98,7 +98,8 @@ def _silence(error: SilenceError, kafka: schema.Kafka, servers: str) -> Streamls
         return _login(cause, kafka, servers)
     if "Handshake failed" in text or "SSL" in text:
         return BrokerError(
-            f"kafka.client: TLS with {servers} failed: {_plain(text)}; check security_protocol, ssl_cafile and the certificate's name"
+            f"kafka.client: TLS with {servers} failed: {_plain(text)}; "
+            f"check security_protocol, ssl_cafile and the certificate's name"
         )
     reason = f": {_plain(text)}" if cause is not None else ""
     return BrokerError(

@@ -42,6 +42,8 @@ class Daemon:
         quieten()
         self._config, self._model, self._on_round = config, model, on_round
         self._name = f"{config.kafka.group_id}-{socket.gethostname()}-{worker}"
+        named = config.delivery.transactional_id
+        self._transactional_id = self._name if named is None else f"{named}-{worker}" if worker else named
         self._exact = config.delivery.mode == "exactly_once"
         check_outputs(config)
         if self._exact:
@@ -79,7 +81,7 @@ class Daemon:
         config = self._config
         self._producer = None
         if self._exact or needs_producer(config.outputs):
-            transactional = (config.delivery.transactional_id or self._name) if self._exact else None
+            transactional = self._transactional_id if self._exact else None
             self._producer = make_producer(config.kafka, client_id=self._name, transactional_id=transactional)
             if self._exact:
                 try:
@@ -196,8 +198,7 @@ class Daemon:
         assigned = self._source.take_assigned()
         if assigned is not None:
             self._to_open += assigned
-        while self._to_open:
-            name = self._to_open[0]
+        for name in list(self._to_open):
             opened = self._parked.pop(name, None)
             if opened is not None and self._source.generation() == self._parked_in + 1:  # nobody had it in between
                 self._source.seek(name, opened.position)
@@ -208,8 +209,8 @@ class Daemon:
                     self._config.kafka.start,
                 )  # fmt: skip
                 self._restore_s = max(self._restore_s, time.perf_counter() - began)
-            self._to_open.remove(name)
-            if opened is not None:
+            if opened is not None:  # else again after the next poll, unless it was taken away
+                self._to_open.remove(name)
                 self._partitions[name] = opened
                 self._source.resume(name)
             self._on_round()

@@ -35,7 +35,7 @@ def open_partition(
     name: str, source: KafkaSource, store: SnapshotStore, writer: Writer, make: Callable[[], Detector],
     settings: Delivery, start: str,
 ) -> Partition | None:  # fmt: skip
-    """The partition with its state, read on from where that ends; None where it was lost to another worker meanwhile.
+    """The partition with its state, read on from where that ends; None where the group has to settle first whose it is.
 
     Raises StateError where state and topic do not fit and the settings say `fail`.
     """
@@ -45,8 +45,12 @@ def open_partition(
     exact = settings.mode == "exactly_once"
     generation = source.generation()
     last = max((Owner.of(blob) for blob in blobs), default=Owner(0, -1))
+    if generation < 0:
+        return None
     owner = Owner(last.era, generation)
-    if owner <= last:  # the group began to count anew, or a later generation has written: the broker knows
+    if generation == last.generation:  # in which nobody but us can have had it
+        owner = Owner(last.era, generation, last.attempt + 1)
+    elif generation < last.generation:  # the group began to count anew, or a later one has it: the broker knows
         offset = committed if committed is not None else manifest.next_offset if manifest else None
         if offset is not None and not source.commit({name: offset}):
             return None

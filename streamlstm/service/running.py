@@ -23,7 +23,7 @@ from streamlstm.service.notify import Notifier
 from streamlstm.service.opening import STDOUT, resolve
 from streamlstm.service.signals import Signals
 from streamlstm.service.status import Status, StatusLog
-from streamlstm.service.warmup import warm_up
+from streamlstm.service.warmup import warm_up_daemon
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def run_daemon(
         setup = open_setup(source, overrides or {}, worker)
         notifier = Notifier()
         notifier.starting()
-        warm_up()
+        warm_up_daemon(setup.config, setup.model)
         signals.busy = True
         run = _Run(source, overrides or {}, worker, setup, signals, notifier, make or _daemon)
         with _budget(signals, lambda: run.setup.config.service.stop_budget_s):

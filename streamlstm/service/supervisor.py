@@ -18,7 +18,7 @@ from streamlstm.service.logs import logs
 from streamlstm.service.notify import Notifier
 from streamlstm.service.running import open_setup
 from streamlstm.service.signals import Signals
-from streamlstm.service.warmup import warm_up
+from streamlstm.service.warmup import warm_up_daemon
 
 PARENT = "STREAMLSTM_SUPERVISOR"
 """Environment variable by which a worker knows the process that started it."""
@@ -130,9 +130,10 @@ def run_workers(source: str | None, settings: Sequence[str], workers: int) -> in
     settings as given to `--set`
     """
     with Signals() as signals:
-        service = open_setup(source, dict(parse_setting(text) for text in settings)).config.service
+        setup = open_setup(source, dict(parse_setting(text) for text in settings))
+        service = setup.config.service
         with logs(service.log_format):
-            warm_up()  # one process fills the compile cache; several at once have crashed it
+            warm_up_daemon(setup.config, setup.model)  # one process fills the compile cache; several at once have crashed it
             chosen = [part for setting in settings for part in ("--set", setting)]
             chosen += ["--config", source] if source is not None else []
 

@@ -1,11 +1,27 @@
-"""Compiles every kernel into the cache, so that no event waits for a compiler and no two processes fill it at once."""
+"""Compiles kernels into the cache, so that no event waits for a compiler and no two processes fill it at once."""
 
 import numpy as np
+import pyarrow as pa
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
+from streamlstm.kafka_client import take_batches
 from streamlstm.kernels.compiling import CACHE_DIR
 from streamlstm.learn.fit import Recording, fit
+from streamlstm.model.network import Model
+from streamlstm.sources.decoders.opening import open_decoder
+from streamlstm.types import EventBatch, RawBlock
+
+
+def warm_up_daemon(config: Config, model: Model | None) -> None:
+    """Compiles what a daemon of this configuration needs: its decoder and its detector."""
+    detector = Detector(config, model=model, features=config.input.features, exogenous=config.input.exogenous)
+    no_bytes = np.full((1, 2), -1, np.int64)
+    one = np.zeros(1, np.int64)
+    block = RawBlock("warm-up/0", np.zeros(1, np.uint8), no_bytes, no_bytes, one, one)
+    open_decoder(config, detector.features, detector.exogenous).decode(block, lambda letter: None)
+    x = np.full((1, len(detector.features) + len(detector.exogenous)), np.nan)
+    detector.process_events(EventBatch(pa.array(["warm-up"]), one, x, one, "warm-up/0"))
 
 
 def warm_up() -> str:
@@ -29,4 +45,8 @@ def warm_up() -> str:
     frozen.process_batch(keys, time, x)
     frozen.peek("warm-up", 0, [0.0])
     Detector(quick, features=("value",)).process_batch(keys, time, x)
+    for kind in ("json", "array", "csv", "float32", "float64"):
+        named = {"format": kind, "columns": ["value"]} if kind != "json" else {"format": kind}
+        warm_up_daemon(Config.model_validate(quick.model_dump() | {"messages": named}), model)
+    take_batches()
     return str(CACHE_DIR)

@@ -78,7 +78,7 @@ def digits(data, at, end, mantissa):
         word -= _ZEROS
         word = word * _U10 + (word >> _U8)
         eight = ((word & _PAIRS) * _MILLIONS + ((word >> _U16) & _PAIRS) * _UNITS) >> _U32
-        mantissa = mantissa * _TEN_8 + (eight & np.uint64(0xFFFFFFFF))
+        mantissa = mantissa * _TEN_8 + eight
         taken += 8
         at += 8
     inexact = False
