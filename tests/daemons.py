@@ -109,8 +109,17 @@ class Running:
 class Place:
     """A topic, the configuration of its daemons, and what they have written."""
 
-    def __init__(self, broker: str, topic: str, make_topic: Callable[..., str], folder: Path, model: Path) -> None:
-        self.broker, self.topic, self.make_topic, self.folder = broker, topic, make_topic, folder
+    def __init__(
+        self,
+        broker: str,
+        admin: KafkaAdminClient,
+        topic: str,
+        make_topic: Callable[..., str],
+        folder: Path,
+        model: Path,
+    ) -> None:
+        self.broker, self.admin, self.topic, self.make_topic, self.folder = broker, admin, topic, make_topic, folder
+        self._watch = KafkaConsumer(bootstrap_servers=broker)
         self.running: list[Running] = []
         self.config = folder / "config.yaml"
         self._sections: dict[str, dict[str, Any]] = {
@@ -167,16 +176,13 @@ class Place:
 
     def committed(self) -> dict[str, int]:
         """The group's offsets that are not 0."""
-        with closing(KafkaAdminClient(bootstrap_servers=self.broker)) as admin:
-            found = admin.list_group_offsets({self._sections["kafka"]["group_id"]: None})
-        (offsets,) = found.values()
+        (offsets,) = self.admin.list_group_offsets({self._sections["kafka"]["group_id"]: None}).values()
         return {f"{place.topic}/{place.partition}": at.offset for place, at in offsets.items() if at.offset > 0}
 
     def ends(self) -> dict[str, int]:
         """The ends of all partitions."""
-        with closing(KafkaConsumer(bootstrap_servers=self.broker)) as consumer:
-            places = [TopicPartition(self.topic, n) for n in sorted(consumer.partitions_for_topic(self.topic))]
-            return {f"{place.topic}/{place.partition}": end for place, end in consumer.end_offsets(places).items()}
+        places = [TopicPartition(self.topic, n) for n in sorted(self._watch.partitions_for_topic(self.topic))]
+        return {f"{place.topic}/{place.partition}": end for place, end in self._watch.end_offsets(places).items()}
 
     @contextmanager
     def store(self) -> Iterator[SnapshotStore]:
@@ -247,6 +253,7 @@ class Place:
         for running in list(self.running):
             running._breaking.set()
             running.thread.join(LIMIT_S)
+        self._watch.close()
 
 
 def _flag(line: str | bytes) -> tuple[str, str]:
@@ -268,14 +275,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(kafka_broker: str, topic: Callable[..., str], tmp_path: Path, model: Path) -> Iterator[Callable[..., Place]]:
+def place(
+    kafka_broker: str, kafka_admin: KafkaAdminClient, topic: Callable[..., str], tmp_path: Path, model: Path
+) -> Iterator[Callable[..., Place]]:
     """Makes a place: `place(partitions)`."""
     made: list[Place] = []
 
     def make(partitions: int = 1, **config: str) -> Place:
         folder = tmp_path / str(len(made))
         folder.mkdir()
-        made.append(Place(kafka_broker, topic(partitions, **config), topic, folder, model))
+        made.append(Place(kafka_broker, kafka_admin, topic(partitions, **config), topic, folder, model))
         return made[-1]
 
     yield make

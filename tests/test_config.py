@@ -113,7 +113,7 @@ def test_what_a_model_was_fitted_with_lies_below_everything(write: Write) -> Non
     assert (config.threshold.scope, config.threshold.expected_streams) == ("fleet", 6)
     finished = load("univariate", environ={})
     assert load(finished, base=base) == finished
-    with pytest.raises(ConfigError, match="the model.s configuration: model.hidden_size: must"):
+    with pytest.raises(ConfigError, match=r"the model's configuration: model\.hidden_size: must"):
         load(None, environ={}, base={"model": {"hidden_size": 2}})
 
 

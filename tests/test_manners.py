@@ -25,7 +25,7 @@ from streamlstm.service.running import open_setup
 from streamlstm.service.signals import Signals
 from streamlstm.service.status import Meter, Status, StatusLog
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 # kafka-python itself reads its files in a way that Python 3.11 deprecates.
 _READER = ("kafka.protocol.schemas.load_json", "importlib.resources._legacy")
@@ -228,31 +228,40 @@ def test_without_systemd_nothing_happens(tmp_path: Path) -> None:
 
 
 class Child:
-    """A Python process whose lines of output are read while it runs."""
+    """A Python process whose output is read while it runs."""
 
     def __init__(self, code: str, *arguments: str, cwd: Path) -> None:
-        self._errors = cwd / "stderr"
-        with self._errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, *QUIET, "-c", code, *arguments],
-                stdout=subprocess.PIPE, stderr=errors, text=True, cwd=cwd,
-            )  # fmt: skip
+        self._files = cwd / "stdout", cwd / "stderr"
+        with self._files[0].open("w") as out, self._files[1].open("w") as err:
+            command = [sys.executable, *QUIET, "-c", code, *arguments]
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, cwd=cwd)
         self.seen: list[str] = []
 
     def until(self, text: str) -> str:
-        """Reads lines up to one that holds `text`, and returns it."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.seen.append(line)
-            if text in line:
-                return line
-        raise AssertionError(f"never said {text!r}: {self.seen} {self.end()}")
+        """The next line that holds `text`, as soon as it is there."""
+        found: list[str] = []
+
+        def there() -> bool:
+            lines = self._files[0].read_text().splitlines(keepends=True)
+            for line in lines[len(self.seen) :]:
+                if line.endswith("\n") and not found:
+                    self.seen.append(line)
+                    found.extend([line] if text in line else [])
+            return bool(found)
+
+        self._await(there, text)
+        return found[0]
 
     def logged(self, text: str) -> None:
         """Waits until standard error holds `text`."""
-        deadline = time.monotonic() + 20
-        while text not in self._errors.read_text():
-            assert time.monotonic() < deadline, self._errors.read_text()
+        self._await(lambda: text in self._files[1].read_text(), text)
+
+    def _await(self, condition: Callable[[], bool], text: str) -> None:
+        deadline = time.monotonic() + 40
+        while not condition():
+            told = [file.read_text() for file in self._files]
+            assert time.monotonic() < deadline, f"never said {text!r}: {told}"
+            assert self.process.poll() is None or condition(), f"ended without {text!r}: {told}"
             time.sleep(0.01)
 
     def kill(self, number: signal.Signals) -> None:
@@ -260,9 +269,9 @@ class Child:
 
     def end(self) -> tuple[int, str]:
         """Exit status and standard error."""
-        assert self.process.stdout is not None
-        self.seen += self.process.stdout.readlines()
-        return self.process.wait(30), self._errors.read_text()
+        status = self.process.wait(40)
+        self.seen = self._files[0].read_text().splitlines(keepends=True)
+        return status, self._files[1].read_text()
 
 
 Start = Callable[..., Child]
@@ -279,9 +288,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield start_one
     for child in children:
-        if child.process.poll() is None:
-            child.process.kill()
-        child.process.communicate()
+        child.process.kill()
+        child.process.wait(40)
 
 
 LOOP = """
@@ -603,8 +611,8 @@ def test_parent_kills_who_does_not_stop(parent: Callable[[float], tuple[Child, l
 def test_workers_stop_when_their_parent_is_killed(parent: Callable[[float], tuple[Child, list[int]]]) -> None:
     child, pids = parent(20)
     child.kill(signal.SIGKILL)
-    assert {child.until("stopped"), child.until("stopped")} == {"stopped 0 SIGTERM\n", "stopped 1 SIGTERM\n"}
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while not all(gone(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert {child.until("stopped"), child.until("stopped")} == {"stopped 0 SIGTERM\n", "stopped 1 SIGTERM\n"}

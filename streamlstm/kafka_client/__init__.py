@@ -28,6 +28,7 @@ from streamlstm.kafka_client.blocks import frame, from_records
 from streamlstm.kafka_client.clients import make_admin, make_consumer, make_producer
 from streamlstm.kafka_client.failures import BrokerError, explain, require_topics
 from streamlstm.kafka_client.quiet import quieten
+from streamlstm.kafka_client.selftest import take_batches
 
 __all__ = [
     "BadBatch",
