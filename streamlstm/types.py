@@ -8,7 +8,8 @@
 | I | inputs of the model, D + K, features first |
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -174,6 +175,13 @@ class ScoredBatch:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    @classmethod
+    def joined(cls, parts: Sequence["ScoredBatch"]) -> "ScoredBatch":
+        """The records of all parts, one after another."""
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        features, keys = columns.pop("features")[0], pa.concat_arrays(columns.pop("keys"))
+        return cls(features, keys, **{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
 class Scored(NamedTuple):

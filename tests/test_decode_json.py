@@ -386,21 +386,21 @@ def test_times_are_those_of_files(text: str, unit: str) -> None:
     compare([json.dumps({"ts": text}).encode(), b'{"ts":' + text.encode() + b"}"], schema)
 
 
-near_utf8 = st.lists(
-    st.sampled_from(b"\x80\xbf\xc0\xc1\xc2\xdf\xe0\xa0\x9f\xed\xef\xf0\x90\x8f\xf4\xf5a"), max_size=9
-).map(bytes)
-
-
-@settings(max_examples=1000, deadline=None)
-@given(st.one_of(st.binary(max_size=12), st.text(max_size=8).map(str.encode), near_utf8))
-def test_utf8_is_that_of_python(text: bytes) -> None:
-    data = np.frombuffer(JUNK + text + b"\x80" + JUNK, np.uint8)
-    try:
-        text.decode("utf-8")
-        good = True
-    except UnicodeDecodeError:
-        good = False
-    assert is_utf8(data, len(JUNK), len(JUNK) + len(text)) == good
+def test_utf8_is_that_of_python() -> None:
+    for first in range(256):
+        texts = [
+            bytes([first, second]) + tail for second in range(256) for tail in (b"", b"\x80", b"\xbf\xbf", b"\x80A")
+        ]
+        data = np.frombuffer(b"".join(text + b"\x80" for text in texts), np.uint8)
+        at = 0
+        for text in texts:
+            try:
+                text.decode("utf-8")
+                good = True
+            except UnicodeDecodeError:
+                good = False
+            assert is_utf8(data, at, at + len(text)) == good, text
+            at += len(text) + 1
 
 
 names = st.sampled_from(["value", "b", "c", "ts", "m", "k", "m.x", "m.ts", "x", "y", "site", "température", "clé", "", "other",

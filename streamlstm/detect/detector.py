@@ -157,6 +157,10 @@ class Detector:
             self._set_up(tuple(f"value_{d}" for d in range(x.shape[1])), ())
         if x.ndim != 2 or x.shape[1] != self._width:
             raise UsageError(self._wanted(x.shape[1]))
+        limit = self.pool.limit
+        if limit is not None and len(batch) > limit:  # as many records name no more streams
+            parts = [batch.part(at, min(at + limit, len(batch))) for at in range(0, len(batch), limit)]
+            return ScoredBatch.joined([self.process_events(part, detail=detail) for part in parts])
         streams = self.pool.streams(batch.keys)
         slots = self.pool.slots(streams)
         if len(batch) and batch.row[0] <= self.restored_to:

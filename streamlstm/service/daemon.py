@@ -216,6 +216,14 @@ class Daemon:
             self._on_round()
         if assigned is not None:
             self._parked.clear()
+            self._share_memory()
+
+    def _share_memory(self) -> None:
+        """Divides the streams that may be in memory among the partitions; no bit depends on it."""
+        limit = self._config.runtime.max_streams
+        if limit is not None and self._partitions:
+            for partition in self._partitions.values():
+                partition.detector.pool.limit = max(1, limit // len(self._partitions))
 
     def _revoked(self, partitions: Collection[str]) -> None:
         """On the consumer's thread, while the loop waits in poll: what was read is delivered and snapshotted."""

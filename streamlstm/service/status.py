@@ -19,7 +19,7 @@ class Status:
     snapshots                   written since it began, of all partitions together
     snapshot_age_s              of the oldest newest snapshot of a partition, None before the first
     restore_s                   the longest that a partition took from its assignment until it could be read on
-    loop_stall_ms_max           the longest round of the loop since the status before
+    loop_stall_ms_max           the longest that snapshots and commits held the loop up since the status before
     """
 
     events: int

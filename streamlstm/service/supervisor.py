@@ -133,7 +133,9 @@ def run_workers(source: str | None, settings: Sequence[str], workers: int) -> in
         setup = open_setup(source, dict(parse_setting(text) for text in settings))
         service = setup.config.service
         with logs(service.log_format):
-            warm_up_daemon(setup.config, setup.model)  # one process fills the compile cache; several at once have crashed it
+            warm_up_daemon(
+                setup.config, setup.model
+            )  # one process fills the compile cache; several at once have crashed it
             chosen = [part for setting in settings for part in ("--set", setting)]
             chosen += ["--config", source] if source is not None else []
 

@@ -71,6 +71,16 @@ class StreamPool:
         return self.keys.count
 
     @property
+    def limit(self) -> int | None:
+        """Rows in memory at most, None for no bound; may be changed where there is one."""
+        return None if self._residents is None else self._residents.limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        assert self._residents is not None, "a pool without a bound keeps all rows in memory"
+        self._residents.limit = limit
+
+    @property
     def rows(self) -> Pool:
         """The rows in memory; replaced by others as they grow."""
         return self._rows if self._residents is None else self._residents.rows
