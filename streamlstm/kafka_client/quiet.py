@@ -37,8 +37,11 @@ class RateLimited(logging.Handler):
 
 
 def quieten() -> None:
-    """Sends everything that kafka-python logs through one `RateLimited`; a second call changes nothing."""
+    """Sends what kafka-python warns of through one `RateLimited`; a second call changes nothing."""
     logger = logging.getLogger("kafka")
+    logger.setLevel(logging.WARNING)
+    # It warns of every task that took 0.1 s, which checking a few megabytes of records does on a busy core.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
     if not any(isinstance(handler, RateLimited) for handler in logger.handlers):
         logger.addHandler(RateLimited())
         logger.propagate = False
