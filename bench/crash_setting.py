@@ -104,7 +104,7 @@ class Workers:
         except subprocess.TimeoutExpired:
             process.kill()
             raise Disagreement(f"worker {number} did not stop within {_STOP_S:g} s of SIGTERM") from None
-        if status:
+        if status not in (0, -signal.SIGTERM):  # the latter where it had only just started
             raise Disagreement(f"worker {number} exited with status {status} on SIGTERM; see worker-{number}.log")
 
     def close(self) -> None:

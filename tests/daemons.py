@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import RetriableError
 
 from streamlstm.config import load
 from streamlstm.detect.chunks import Manifest
@@ -177,7 +178,10 @@ class Place:
 
     def committed(self) -> dict[str, int]:
         """The group's offsets that are not 0."""
-        (offsets,) = self.admin.list_group_offsets({self._sections["kafka"]["group_id"]: None}).values()
+        try:
+            (offsets,) = self.admin.list_group_offsets({self._sections["kafka"]["group_id"]: None}).values()
+        except RetriableError:  # the broker has had no group yet, or was away
+            return {}
         return {f"{place.topic}/{place.partition}": at.offset for place, at in offsets.items() if at.offset > 0}
 
     def ends(self) -> dict[str, int]:

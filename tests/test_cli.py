@@ -818,8 +818,8 @@ class TestReadme:
             first, *others = re.findall(r"`(.*?)`", cell)
             words = first.removeprefix("streamlstm ").split()
             yield tuple(word for word in words if word.islower() and "." not in word)
-            if words[0] == "config":
-                yield from (("config", other) for other in others)
+            if words[0] in ("config", "state"):
+                yield from ((words[0], other) for other in others)
 
     def test_every_command_has_help(self, cli: Cli):
         names = set()
@@ -830,7 +830,9 @@ class TestReadme:
             assert ran.status == 0, command
             for option in (word for word in command if word.startswith("--")):
                 assert option in ran.out
-        assert names == {"demo", "fit", "replay", "evaluate", "config", "model", "warm-up"}
+        assert names == {
+            "demo", "fit", "replay", "run", "evaluate", "compare", "state", "broker", "config", "model", "warm-up",
+        }  # fmt: skip
 
     @pytest.mark.parametrize("option", ["flags", "scores", "episodes", "report", "pace", "model", "config", "set"])
     def test_options_of_replay(self, cli: Cli, option: str):

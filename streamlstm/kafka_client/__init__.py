@@ -4,24 +4,29 @@
 the consumer's fetcher and `selftest` tries it, `failures` says what went wrong, `quiet` keeps the client's log short.
 """
 
-from kafka import ConsumerRebalanceListener, TopicPartition
-from kafka.admin import ConfigResource
-from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import (
-    CommitFailedError,
-    FencedInstanceIdError,
-    KafkaError,
-    KafkaTimeoutError,
-    LogTruncationError,
-    NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-    ProducerFencedError,
-    RebalanceInProgressError,
-    RetriableError,
-    TopicAlreadyExistsError,
-    UnsupportedCodecError,
-)
-from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
+import warnings
+
+with warnings.catch_warnings():
+    # kafka-python 3.0.12 reads its protocol with functions that Python 3.11 calls deprecated.
+    warnings.filterwarnings("ignore", "(read|open)_text is deprecated", DeprecationWarning)
+    from kafka import ConsumerRebalanceListener, TopicPartition
+    from kafka.admin import ConfigResource
+    from kafka.consumer.fetcher import ConsumerRecord
+    from kafka.errors import (
+        CommitFailedError,
+        FencedInstanceIdError,
+        KafkaError,
+        KafkaTimeoutError,
+        LogTruncationError,
+        NoOffsetForPartitionError,
+        OffsetOutOfRangeError,
+        ProducerFencedError,
+        RebalanceInProgressError,
+        RetriableError,
+        TopicAlreadyExistsError,
+        UnsupportedCodecError,
+    )
+    from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from streamlstm.kafka_client.batches import BadBatch, Batch, CorruptBatchError
 from streamlstm.kafka_client.blocks import frame, from_records
