@@ -180,7 +180,7 @@ def test_4_flags_and_offsets_in_one_transaction(place: MakePlace, caplog: pytest
     assert manifest is not None
     assert manifest.next_offset == 0  # S is behind E, which is one transaction's end
     assert {offset for (_, offset), _ in here.scores()} == set(range(committed))
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "streamlstm")
     second = here.start()
     here.until_read()
     second.stop()

@@ -3,21 +3,45 @@
 import numpy as np
 
 from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.decode.words import load
 
-_SEED, _PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
+_SEED, _PRIME = np.uint64(14695981039346656037), np.uint64(0xD6E8FEB86659FD93)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_FOLD = np.uint64(32)
+_FOLD, _BYTE = np.uint64(32), np.uint64(8)
 EMPTY = np.int32(-1)
 
 
 @jit
 def key_hash(data, start, end):
-    """FNV-1a of bytes start .. end with a final mix, uint64."""
-    value = _SEED
-    for j in range(start, end):
-        value = (value ^ np.uint64(data[j])) * _PRIME
+    """A hash of bytes start .. end, uint64, eight at a time: 13 bytes took 13 dependent products with FNV-1a."""
+    value = _SEED ^ np.uint64(end - start)
+    at = start
+    while at + 8 <= end:
+        value = (value ^ load(data, at)) * _PRIME
+        value ^= value >> _FOLD
+        at += 8
+    rest = np.uint64(0)
+    for j in range(at, end):
+        rest = (rest << _BYTE) | np.uint64(data[j])
+    value = (value ^ rest) * _PRIME
+    value ^= value >> _FOLD
     value *= _MIX
     return value ^ (value >> _FOLD)
+
+
+@jit
+def same_bytes(one, a, other, b, count):
+    """Whether `count` bytes of `one` from a on and of `other` from b on are the same."""
+    at = 0
+    while at + 8 <= count:
+        if load(one, a + at) != load(other, b + at):
+            return False
+        at += 8
+    while at < count:
+        if one[a + at] != other[b + at]:
+            return False
+        at += 1
+    return True
 
 
 @jit
@@ -46,10 +70,7 @@ def place_of(data, start, end, value, table, hashes, arena, ends):
     while table[at] != EMPTY:
         slot = table[at]
         if hashes[slot] == value and ends[slot + 1] - ends[slot] == end - start:
-            same = True
-            for k in range(end - start):
-                same = same and arena[ends[slot] + k] == data[start + k]
-            if same:
+            if same_bytes(arena, ends[slot], data, start, end - start):
                 return at
         at = (at + np.uint64(1)) & mask
     return at

@@ -195,28 +195,33 @@ class Daemon:
     # ---- partitions come and go
 
     def _open_assigned(self) -> None:
+        """Takes up what was assigned, of what has to be restored one in each round: members must come back to poll soon.
+
+        kafka-python throws away a join that completes while nobody polls, and joins again.
+        """
         assigned = self._source.take_assigned()
         if assigned is not None:
             self._to_open += assigned
-        for name in list(self._to_open):
-            opened = self._parked.pop(name, None)
-            if opened is not None and self._source.generation() == self._parked_in + 1:  # nobody had it in between
-                self._source.seek(name, opened.position)
-            else:
-                began = time.perf_counter()
-                opened = open_partition(
-                    name, self._source, self._store, self._writer, self._detector, self._config.delivery,
-                    self._config.kafka.start,
-                )  # fmt: skip
-                self._restore_s = max(self._restore_s, time.perf_counter() - began)
-            if opened is not None:  # else again after the next poll, unless it was taken away
-                self._to_open.remove(name)
-                self._partitions[name] = opened
-                self._source.resume(name)
-            self._on_round()
-        if assigned is not None:
+            if self._source.generation() == self._parked_in + 1:  # nobody had the parked ones in between
+                for name in [name for name in self._to_open if name in self._parked]:
+                    self._source.seek(name, self._parked[name].position)
+                    self._take_up(self._parked[name])
             self._parked.clear()
-            self._share_memory()
+        if self._to_open:
+            began = time.perf_counter()
+            opened = open_partition(
+                self._to_open[0], self._source, self._store, self._writer, self._detector, self._config.delivery,
+                self._config.kafka.start,
+            )  # fmt: skip
+            self._restore_s = max(self._restore_s, time.perf_counter() - began)
+            if opened is not None:  # else again after the next poll, unless it was taken away
+                self._take_up(opened)
+
+    def _take_up(self, partition: Partition) -> None:
+        self._to_open.remove(partition.name)
+        self._partitions[partition.name] = partition
+        self._source.resume(partition.name)
+        self._share_memory()
 
     def _share_memory(self) -> None:
         """Divides the streams that may be in memory among the partitions; no bit depends on it."""
