@@ -30,7 +30,7 @@ START_MS, TICK_MS = 1_700_000_000_000, 60_000
 ONLINE: dict[str, Any] = {
     "model": {"file": None, "hidden_size": 8},
     "learning": {"mode": "online", "learning_rows": 10, "calibrating_rows": 20, "update_every": 16},
-    "threshold": {"kind": "fixed", "level": 3.0},
+    "threshold": {"kind": "fixed", "level": 1.7},
 }
 Row = tuple[bytes, bytes]
 Rows = Mapping[Any, Any]

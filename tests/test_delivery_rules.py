@@ -3,14 +3,10 @@
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from daemons import ONLINE, Place, Running, model, place, readings
 from kafka import KafkaAdminClient, TopicPartition
@@ -342,3 +338,282 @@ def test_6_weights_that_learn_are_written_whole(place: MakePlace, monkeypatch: p
     rounds = len(names) // len(once)
     assert rounds >= 1
     assert [name.split(".")[-1] for name in names] == [name.split(".")[-1] for name in once] * rounds
+
+
+def test_6_a_zombie_of_an_older_generation_does_not_hurt(place: MakePlace) -> None:
+    """It writes beside its successor, whose snapshot is the one that counts, and what it left is removed in time."""
+    here = with_store(place(), "topic")
+    here.send(readings(0, 200))
+    first = here.start()
+    here.until(lambda: settled(here, first))
+    first.stop()
+    partition = f"{here.topic}/0"
+    with here.store() as store:
+        old = store.load(partition)
+        here.send(readings(200, 200))
+        second = here.start()
+        here.until(lambda: settled(here, second))
+        for name, blob in old.items():
+            store.put(partition, name, blob)
+        store.flush(30)
+        second.break_off()
+        left = store.load(partition)
+    assert {Owner.of(name) for name in left} > {Owner.of(name) for name in old}
+    manifest = here.manifest()
+    assert manifest is not None
+    assert manifest.next_offset == 400
+    here.send(readings(400, 100))
+    third = here.start()
+    here.until_read()
+    third.stop()
+    here.check(repeats=True)
+    with here.store() as store:
+        assert len({Owner.of(name) for name in store.load(partition)}) == 1
+
+
+# ---- 7
+
+
+@pytest.mark.parametrize("assignor", ["cooperative-sticky", "range"])
+def test_7_workers_join_and_leave(place: MakePlace, assignor: str) -> None:
+    here = place(3).exactly_once().configure(kafka={"assignor": assignor})
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        for partition in range(3):
+            here.send(readings(sent, 60, name=f"sensor{partition}"), partition)
+        sent += 60
+
+    send()
+    one = here.start(0)
+    here.until(lambda: len(one.partitions()) == 3)
+    send()
+    two = here.start(1)
+    send()
+    here.until(lambda: one.partitions() and two.partitions())
+    send()
+    here.until_read()
+    one.stop()
+    send()
+    here.until(lambda: len(two.partitions()) == 3)
+    three = here.start(2)
+    send()
+    here.until(lambda: three.partitions())
+    three.break_off()
+    send()
+    here.until_read()
+    two.stop()
+    here.check()
+
+
+def test_7_what_was_lost_is_not_written(place: MakePlace, kafka_admin: KafkaAdminClient) -> None:
+    here = place().exactly_once()
+    here.send(readings(0, 100))
+    one = here.start()
+    here.until_read()
+    assert one.daemon is not None
+    generation = one.daemon._source.generation()
+    member = one.daemon._source.group_metadata().member_id
+    here.send(readings(100, 100))
+    kafka_admin.remove_group_members(here.topic, [MemberToRemove(member_id=member)])
+    here.send(readings(200, 100))
+    here.until_read()
+    assert one.daemon._source.generation() > generation
+    one.stop()
+    here.check()
+
+
+def test_7_a_static_member_comes_back_to_its_partitions(place: MakePlace) -> None:
+    here = place(4).configure(kafka={"group_instance_id": "static", "client": {"session_timeout_ms": 30000}})
+    workers = [here.start(0), here.start(1)]
+    here.until(lambda: all(len(worker.partitions()) == 2 for worker in workers))
+    stays, leaves = workers
+    assert stays.daemon is not None
+    before = stays.daemon._source.generation(), stays.partitions(), leaves.partitions()
+    leaves.stop()
+    again = here.start(1)
+    here.until(lambda: again.partitions())
+    assert (stays.daemon._source.generation(), stays.partitions(), again.partitions()) == before
+    again.stop()
+    stays.stop()
+
+
+# ---- 8
+
+
+def run_out(place: Place, text: str) -> None:
+    """Asserts that a daemon ends with these words."""
+    running = place.start()
+    running.thread.join(30)
+    with pytest.raises(StateError, match=text):
+        running.stop()
+
+
+def one_run(place: Place) -> None:
+    """Reads everything that is there, then stops."""
+    running = place.start()
+    place.until_read()
+    running.stop()
+
+
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+def test_8_missing_state(place: MakePlace, mode: str) -> None:
+    here = place()
+    if mode == "exactly_once":
+        here.exactly_once()
+    here.send(readings(0, 100))
+    one_run(here)
+    here.configure(delivery={"snapshots": str(here.folder / "elsewhere"), "on_missing_state": "fail"})
+    run_out(here, r"read up to offset 100, but there is no snapshot; set delivery\.on_missing_state")
+    here.configure(delivery={"on_missing_state": "cold_start"})
+    here.send(readings(100, 100))
+    one_run(here)
+    rows = [row for (_, row), _ in here.scores()]
+    assert rows == list(range(200))
+
+
+POLICIES = [("earliest", range(150, 200), 7), ("cold_start", range(150, 200), 0), ("latest", range(200, 200), 7)]
+
+
+@pytest.mark.parametrize(("policy", "offsets", "streams"), POLICIES)
+def test_8_missing_offsets(
+    place: MakePlace, kafka_admin: KafkaAdminClient, policy: str, offsets: range, streams: int
+) -> None:
+    here = place()
+    here.send(readings(0, 100))
+    one_run(here)
+    here.send(readings(100, 100))
+    kafka_admin.delete_records({TopicPartition(here.topic, 0): 150})
+    run_out(here, r"ends at offset 100, but the topic now begins at 150; set delivery\.on_missing_offsets")
+    here.configure(delivery={"on_missing_offsets": policy})
+    seen: list[int] = []
+    running = here.start()
+    here.until(lambda: running.partitions())
+    assert running.daemon is not None
+    seen.append(len(running.daemon._partitions[f"{here.topic}/0"].detector.pool))
+    here.send([(b"sensor-0", b'{"ts":1800000000000,"value":20}')])
+    here.until_read()
+    running.stop()
+    assert [row for (_, row), _ in here.scores()] == [*range(100), *offsets, 200]
+    assert seen[0] >= streams
+
+
+def test_8_a_topic_made_anew(place: MakePlace, kafka_admin: KafkaAdminClient) -> None:
+    here = place().exactly_once()
+    here.send(readings(0, 150))
+    one_run(here)
+    kafka_admin.delete_topics([here.topic])
+    here.until(lambda: here.topic not in kafka_admin.list_topics())
+    kafka_admin.create_topics({here.topic: {"num_partitions": 1, "replication_factor": 1}})
+    kafka_admin.wait_for_topics([here.topic])
+    here.send(readings(0, 120, name="other"))
+    run_out(here, r"belongs to another topic of that name.*set delivery\.on_new_topic")
+    here.configure(delivery={"on_new_topic": "cold_start"})
+    one_run(here)
+    rows = [row for (key, row), _ in here.scores() if key.startswith("other")]
+    assert rows == list(range(120))
+
+
+def test_8_a_snapshot_of_other_settings(place: MakePlace) -> None:
+    here = place()
+    here.send(readings(0, 100))
+    one_run(here)
+    here.configure(threshold={"kind": "fixed", "level": 2.0})
+    run_out(here, r"written under another configuration \(.*set delivery\.on_mismatch")
+    here.configure(delivery={"on_mismatch": "cold_start"})
+    here.send(readings(100, 100))
+    one_run(here)
+    assert [row for (_, row), _ in here.scores()] == list(range(200))
+
+
+def test_8_partitions_added_while_it_runs(place: MakePlace, kafka_admin: KafkaAdminClient) -> None:
+    here = place().configure(kafka={"client": {"metadata_max_age_ms": 300}})
+    here.send(readings(0, 100))
+    running = here.start()
+    here.until_read()
+    kafka_admin.create_partitions({here.topic: NewPartitions(2)})
+    here.until(lambda: len(here.ends()) == 2)
+    here.send(readings(0, 100, name="new"), 1)
+    here.until(lambda: len(running.partitions()) == 2)
+    here.send(readings(100, 100, name="new"), 1)
+    here.until_read()
+    running.stop()
+    here.check()
+
+
+# ---- 9
+
+
+def test_9_a_sink_that_is_not_ready_pauses_the_source(place: MakePlace, webhook: Webhook) -> None:
+    here = place().configure(
+        outputs={"flags": f"http://127.0.0.1:{webhook.server_port}/", "queue_rows": 3, "timeout_s": 40},
+        kafka={"client": {"max_poll_records": 1}},
+    )
+    for first in range(0, 1000, 100):  # each is a batch of its own, of two flags or more
+        here.send(readings(first, 100))
+    running = here.start()
+    here.until(lambda: running.daemon is not None and not running.daemon._emitter.ready())
+    assert running.daemon is not None
+    source = running.daemon._source
+    here.until(lambda: source._consumer.paused() == source._consumer.assignment() != set())
+    generation, rounds, scored = source.generation(), running.rounds, len(here.scores())
+    here.until(lambda: running.rounds > rounds + 10)
+    assert len(here.scores()) == scored < 1000
+    assert source.generation() == generation
+    assert source.assigned() == [f"{here.topic}/0"]
+    webhook.open.set()
+    here.until_read()
+    running.stop()
+    expected_flags, expected_scores = here.expected()
+    assert {row["id"] for row in webhook.rows} == expected_flags.keys()
+    assert dict(here.scores()) == expected_scores
+
+
+# ---- 10
+
+
+def test_10_scores_arrive_in_blocks(place: MakePlace) -> None:
+    here = place().exactly_once()
+    here.send(readings(0, 3500))
+    one_run(here)
+    here.check()
+    sizes = [read_block(record.value).num_rows for record in here.records("scores")]
+    assert sum(sizes) == 3500
+    assert max(sizes) == 1000
+    assert len(sizes) < 12
+
+
+# ---- and what belongs to all of them
+
+
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+def test_poison_goes_to_the_dead_letters_and_the_daemon_goes_on(place: MakePlace, mode: str) -> None:
+    here = place()
+    if mode == "exactly_once":
+        here.exactly_once()
+    else:
+        here.configure(outputs={"dead_letters": f"kafka:{here.make_topic()}"})
+    poison: list[tuple[bytes | None, bytes | None]] = [
+        (b"sensor-1", b'{"ts":1'), (b"sensor-2", None), (b"\xff\xfe", b'{"ts":1,"value":1}'), (None, b"\x00"),
+        (b"sensor-3", b'{"ts":"no time","value":1}'),
+    ]  # fmt: skip
+    here.send([*readings(0, 60), *((key, value, [("origin", b"x")]) for key, value in poison), *readings(60, 60)])  # type: ignore[misc]
+    one_run(here)
+    letters = here.records("dead_letters")
+    assert [(record.key, record.value) for record in letters] == poison
+    headers = [dict(record.headers) for record in letters]
+    assert [int(header["offset"]) for header in headers] == list(range(60, 60 + len(poison)))
+    assert all(header["topic"].decode() == here.topic and header["reason"] for header in headers)
+    here.check()
+
+
+def test_streams_that_are_spilled_say_the_same(place: MakePlace) -> None:
+    here = place().configure(runtime={"max_streams": 64, "batch_rows": 50})
+    here.send(readings(0, 1200, keys=300))
+    first = here.start()
+    here.until(lambda: settled(here, first))
+    first.break_off()
+    here.send(readings(1200, 1200, keys=300))
+    one_run(here)
+    here.check(repeats=True, **{"runtime.max_streams": None, "runtime.batch_rows": 65536})

@@ -4,7 +4,9 @@ import logging
 import time
 from collections.abc import Callable
 
-LINES = 5
+LINES = 3
+_CHATTER = ("kafka.net", "kafka.cluster")
+"""Loggers that tell one failed attempt to reach a broker in several lines, with numbers in the templates: one line each."""
 WINDOW_S = 60.0
 _TEMPLATES = 1000  # some messages carry their numbers in the template: bounds the memory
 
@@ -21,15 +23,17 @@ class RateLimited(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hands the record to the root logger's handlers, or counts it."""
-        now, name = self._clock(), (record.name, str(record.msg))
+        chatter = record.name.startswith(_CHATTER)
+        lines = 1 if chatter else self._lines
+        now, name = self._clock(), (record.name, "" if chatter else str(record.msg))
         start, count = self._seen.get(name, (now, 0))
         held = 0
         if now - start >= self._window_s:
-            start, count, held = now, 0, max(count - self._lines, 0)
+            start, count, held = now, 0, max(count - lines, 0)
         if len(self._seen) >= _TEMPLATES:
             self._seen.clear()
         self._seen[name] = start, count + 1
-        if count >= self._lines:
+        if count >= lines:
             return
         if held:
             record.msg, record.args = f"{record.getMessage()} (and {held} more like it)", None

@@ -69,9 +69,9 @@ def place_of(data, start, end, value, table, hashes, arena, ends):
     at = value & mask
     while table[at] != EMPTY:
         slot = table[at]
-        if hashes[slot] == value and ends[slot + 1] - ends[slot] == end - start:
-            if same_bytes(arena, ends[slot], data, start, end - start):
-                return at
+        size = ends[slot + 1] - ends[slot]
+        if hashes[slot] == value and size == end - start and same_bytes(arena, ends[slot], data, start, size):
+            return at
         at = (at + np.uint64(1)) & mask
     return at
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
+import numpy as np
+
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import OutputError
@@ -22,7 +24,7 @@ from streamlstm.sinks.delivery import check_exactly_once, check_outputs, needs_p
 from streamlstm.sources.decoders.opening import open_decoder
 from streamlstm.sources.topics import KafkaSource, Trouble
 from streamlstm.state.stores import open_store
-from streamlstm.types import DeadLetter, RawBlock
+from streamlstm.types import DeadLetter, Float64, RawBlock
 
 log = logging.getLogger(__name__)
 _POLL_MS = 200
@@ -57,6 +59,8 @@ class Daemon:
         self._parked_in = -1
         self._to_open: list[str] = []
         self._restore_s = 0.0
+        self._unseen = dict(enumerate((*sample.features, *sample.exogenous)))
+        self._warn_at = 1000
         self._retries: dict[str, float] = {}
         self._silent, self._say_at = False, 0.0
         self._void: str | None = None
@@ -148,6 +152,8 @@ class Daemon:
         if block.offset[-1] >= partition.live_from:
             self._delivery.begin()
         batch = self._decoder.decode(block, self._letter)
+        if self._unseen:
+            self._look_for_columns(batch.x)
         silent = int(batch.row.searchsorted(partition.live_from))
         step = self._config.runtime.batch_rows
         for first, end, sent in (*_slices(0, silent, step, False), *_slices(silent, len(batch), step, True)):
@@ -157,6 +163,16 @@ class Daemon:
                 self._emitter.emit(block.source, scored, closed)
         partition.position = int(block.offset[-1]) + 1
         self._meter.events += len(block)
+
+    def _look_for_columns(self, x: Float64) -> None:
+        """Warns of columns that no record has had so far: a misspelt field is missing, record by record, and no error."""
+        self._unseen = {at: name for at, name in self._unseen.items() if np.isnan(x[:, at]).all()}
+        if self._unseen and self._meter.events >= self._warn_at:
+            self._warn_at *= 10
+            named = ", ".join(self._unseen.values())
+            log.warning(
+                "none of the first %s records has a value of %s; is a name wrong?", f"{self._meter.events:,}", named
+            )
 
     def _letter(self, letter: DeadLetter) -> None:
         partition = self._partitions.get(letter.source)
