@@ -149,6 +149,7 @@ class Daemon:
         partition = self._partitions.get(block.source)
         if partition is None:
             return  # taken away while it was fetched
+        self._meter.events += len(block)
         if block.offset[-1] >= partition.live_from:
             self._delivery.begin()
         batch = self._decoder.decode(block, self._letter)
@@ -162,7 +163,6 @@ class Daemon:
             if sent:
                 self._emitter.emit(block.source, scored, closed)
         partition.position = int(block.offset[-1]) + 1
-        self._meter.events += len(block)
 
     def _look_for_columns(self, x: Float64) -> None:
         """Warns of columns that no record has had so far: a misspelt field is missing, record by record, and no error."""
