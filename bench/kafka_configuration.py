@@ -8,6 +8,7 @@ from typing import Any
 from bench.agreement import Disagreement
 from bench.kafka_events import FEATURE, TIME, model_path
 from bench.kafka_setting import Setting
+from bench.kafka_topics import create
 
 _STATUS_INTERVAL_S = 0.25
 
@@ -20,7 +21,7 @@ def settings(setting: Setting, topic: str, flags: str, **more: dict[str, Any]) -
         "messages": {"format": "json"},
         "input": {"time": TIME, "time_unit": "ms", "features": [FEATURE]},
         "model": {"file": str(model_path(setting.folder))},
-        "outputs": {"flags": f"kafka:{flags}", "dead_letters": f"kafka:{flags}"},
+        "outputs": {"flags": f"kafka:{flags}", "dead_letters": f"kafka:{create(setting, setting.name('dead'))}"},
         "delivery": {"snapshots": str(setting.folder / name), "snapshot_interval_s": 5.0, "transactional_id": name},
         "service": {"log_format": "json", "status_interval_s": _STATUS_INTERVAL_S},
     }

@@ -30,7 +30,8 @@ START_MS, TICK_MS = 1_700_000_000_000, 60_000
 ONLINE: dict[str, Any] = {
     "model": {"file": None, "hidden_size": 8},
     "learning": {"mode": "online", "learning_rows": 10, "calibrating_rows": 20, "update_every": 16},
-    "threshold": {"kind": "fixed", "level": 1.7},
+    "score": {"span": 1},
+    "threshold": {"kind": "fixed", "level": 4.0},
 }
 Row = tuple[bytes, bytes]
 Rows = Mapping[Any, Any]
@@ -186,7 +187,8 @@ class Place:
 
     def ends(self) -> dict[str, int]:
         """The ends of all partitions."""
-        places = [TopicPartition(self.topic, n) for n in sorted(self._watch.partitions_for_topic(self.topic))]
+        (found,) = self.admin.describe_topics([self.topic])
+        places = [TopicPartition(self.topic, one["partition_index"]) for one in found["partitions"]]
         return {f"{place.topic}/{place.partition}": end for place, end in self._watch.end_offsets(places).items()}
 
     @contextmanager

@@ -282,7 +282,7 @@ def test_6_only_what_changed_is_written(place: MakePlace, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("learning", ["frozen", "online"])
 def test_6_chunks_of_different_age_combine(place: MakePlace, learning: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash between some chunks and the manifest; weights that learn do not mix with rows of another age."""
-    monkeypatch.setattr(TopicStore, "chunk_bytes", 8192)
+    monkeypatch.setattr(TopicStore, "chunk_bytes", 2048)
     original = TopicStore.put
     failing = threading.Event()
     written: list[str] = []
@@ -298,11 +298,11 @@ def test_6_chunks_of_different_age_combine(place: MakePlace, learning: str, monk
     here = with_store(place(), "topic")
     if learning == "online":
         here.configure(**ONLINE)
-    here.send(readings(0, 1500, keys=100))
+    here.send(readings(0, 1500, keys=20))
     first = here.start()
     here.until(lambda: settled(here, first))
     failing.set()
-    here.send(readings(1500, 500, keys=100))
+    here.send(readings(1500, 500, keys=20))
     here.until(lambda: len(written) == 3)
     here.until_read()
     first.break_off()
@@ -310,7 +310,7 @@ def test_6_chunks_of_different_age_combine(place: MakePlace, learning: str, monk
     manifest = here.manifest()
     assert manifest is not None
     assert manifest.next_offset == 1500
-    here.send(readings(2000, 300, keys=100))
+    here.send(readings(2000, 300, keys=20))
     second = here.start()
     here.until_read()
     second.stop()
@@ -527,18 +527,19 @@ def test_8_a_snapshot_of_other_settings(place: MakePlace) -> None:
     assert [row for (_, row), _ in here.scores()] == list(range(200))
 
 
-def test_8_partitions_added_while_it_runs(place: MakePlace, kafka_admin: KafkaAdminClient) -> None:
-    here = place().configure(kafka={"client": {"metadata_max_age_ms": 300}})
+def test_8_partitions_added_while_they_run(place: MakePlace, kafka_admin: KafkaAdminClient) -> None:
+    here = place(2).configure(kafka={"client": {"metadata_max_age_ms": 300, "heartbeat_interval_ms": 500}})
     here.send(readings(0, 100))
-    running = here.start()
+    workers = [here.start(0), here.start(1)]
+    here.until(lambda: all(worker.partitions() for worker in workers))
     here.until_read()
-    kafka_admin.create_partitions({here.topic: NewPartitions(2)})
-    here.until(lambda: len(here.ends()) == 2)
-    here.send(readings(0, 100, name="new"), 1)
-    here.until(lambda: len(running.partitions()) == 2)
-    here.send(readings(100, 100, name="new"), 1)
-    here.until_read()
-    running.stop()
+    kafka_admin.create_partitions({here.topic: NewPartitions(4)})
+    here.until(lambda: sum(len(worker.partitions()) for worker in workers) == 4)
+    for partition in (2, 3):
+        here.send(readings(0, 100, name=f"new{partition}"), partition)
+    here.until_read()  # which takes members of the group: kafka-python forgets a rejoin that outlasts one poll
+    for worker in workers:
+        worker.stop()
     here.check()
 
 

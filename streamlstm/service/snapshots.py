@@ -121,6 +121,8 @@ class PartitionSnapshots:
         self._broken = self.busy = False
 
     def _put(self, piece: Piece) -> None:
+        if self._broken:  # nothing of this round counts any more
+            return
         content = piece.content if isinstance(piece.content, bytes) else pack(piece.content)
         self._written.add(piece.name)
         self._store.put(self._partition, piece.name, content)

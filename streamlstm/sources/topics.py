@@ -98,6 +98,8 @@ class KafkaSource:
         """Shares the partitions of these topics with the group; BrokerError for a topic that does not exist."""
         self.require(topics)
         self._consumer.subscribe(topics=list(topics), listener=self._membership)
+        # Else the group's leader takes the first news of the topics for a change, and has all rejoin: three seconds more.
+        self._consumer._coordinator._handle_metadata_update(self._consumer._cluster)
 
     def assign(self, partitions: Collection[str]) -> None:
         """Reads these and no others, without the group."""
@@ -124,6 +126,11 @@ class KafkaSource:
 
         A partition that cannot go on does not hold up the others: it is paused and stands in `troubles`.
         """
+        coordinator = self._consumer._coordinator
+        if coordinator is not None and coordinator.rejoining:
+            # kafka-python 3.0.12 forgets a rejoin which a change of the topics began and which outlasts one poll: without
+            # an assignment and without heartbeats it would fetch on, and never know that others have its partitions.
+            coordinator.rejoin_needed = True
         try:
             return self._blocks(self._consumer.poll(timeout_ms))
         except OffsetOutOfRangeError as error:
@@ -181,11 +188,12 @@ class KafkaSource:
     def lag(self) -> int | None:
         """Offsets between the positions and the ends as the broker last said; None where it has not for a partition."""
         total = 0
-        for place in self._consumer.assignment():
-            end, at = self._consumer.highwater(place), self.position(name_of(place))
-            if end is None or at is None:
+        for place, state in list(self._consumer._subscription.assignment.items()):
+            # `position` may ask a broker that is away, and wait for it.
+            end, at = state.highwater, state.position
+            if end is None or at is None or name_of(place) in self._membership.unplaced:
                 return None
-            total += max(end - at, 0)
+            total += max(end - at.offset, 0)
         return total
 
     # ---- questions
