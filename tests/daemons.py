@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
 from kafka.errors import RetriableError
 
 from streamlstm.config import load
@@ -122,7 +123,6 @@ class Place:
         model: Path,
     ) -> None:
         self.broker, self.admin, self.topic, self.make_topic, self.folder = broker, admin, topic, make_topic, folder
-        self._watch = KafkaConsumer(bootstrap_servers=broker)
         self.running: list[Running] = []
         self.config = folder / "config.yaml"
         self._sections: dict[str, dict[str, Any]] = {
@@ -149,7 +149,7 @@ class Place:
         names = {name: f"kafka:{self.make_topic()}" for name in ("flags", "scores", "dead_letters")}
         return self.configure(outputs=names, delivery={"mode": "exactly_once"})
 
-    def send(self, rows: Iterable[Row | tuple[bytes, bytes | None, Any]], partition: int = 0) -> int:
+    def send(self, rows: Iterable[Any], partition: int = 0) -> int:
         """Sends key, value and perhaps headers; returns the end of the partition."""
         with closing(KafkaProducer(bootstrap_servers=self.broker, linger_ms=20)) as producer:
             for key, value, *headers in rows:
@@ -189,7 +189,8 @@ class Place:
         """The ends of all partitions."""
         (found,) = self.admin.describe_topics([self.topic])
         places = [TopicPartition(self.topic, one["partition_index"]) for one in found["partitions"]]
-        return {f"{place.topic}/{place.partition}": end for place, end in self._watch.end_offsets(places).items()}
+        ends = self.admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+        return {f"{place.topic}/{place.partition}": end.offset for place, end in ends.items()}
 
     @contextmanager
     def store(self) -> Iterator[SnapshotStore]:
@@ -260,7 +261,6 @@ class Place:
         for running in list(self.running):
             running._breaking.set()
             running.thread.join(LIMIT_S)
-        self._watch.close()
 
 
 def _flag(line: str | bytes) -> tuple[str, str]:

@@ -599,7 +599,7 @@ def test_poison_goes_to_the_dead_letters_and_the_daemon_goes_on(place: MakePlace
         (b"sensor-1", b'{"ts":1'), (b"sensor-2", None), (b"\xff\xfe", b'{"ts":1,"value":1}'), (None, b"\x00"),
         (b"sensor-3", b'{"ts":"no time","value":1}'),
     ]  # fmt: skip
-    here.send([*readings(0, 60), *((key, value, [("origin", b"x")]) for key, value in poison), *readings(60, 60)])  # type: ignore[misc]
+    here.send([*readings(0, 60), *((key, value, [("origin", b"x")]) for key, value in poison), *readings(60, 60)])
     one_run(here)
     letters = here.records("dead_letters")
     assert [(record.key, record.value) for record in letters] == poison

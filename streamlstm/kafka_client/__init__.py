@@ -1,7 +1,7 @@
 """The only room that imports kafka-python: clients from the configuration, whole record batches, errors in words.
 
 `settings` turns the section `kafka` into a client's settings, `clients` makes the clients, `batches` is the hook behind
-the consumer's fetcher and `selftest` tries it, `failures` says what went wrong, `quiet` keeps the client's log short.
+the consumer's fetcher and `selftest` tries it, `failures` says what went wrong, `quiet` keeps the client's log short, `reading` lets it read more at once.
 """
 
 import warnings
@@ -33,6 +33,7 @@ from streamlstm.kafka_client.blocks import frame, from_records
 from streamlstm.kafka_client.clients import make_admin, make_consumer, make_producer
 from streamlstm.kafka_client.failures import BrokerError, explain, require_topics
 from streamlstm.kafka_client.quiet import quieten
+from streamlstm.kafka_client.reading import read_widely
 from streamlstm.kafka_client.selftest import take_batches
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "make_consumer",
     "make_producer",
     "quieten",
+    "read_widely",
     "require_topics",
     "take_batches",
 ]

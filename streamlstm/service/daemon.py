@@ -12,7 +12,7 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import OutputError
-from streamlstm.kafka_client import BrokerError, KafkaError, explain, make_producer, quieten
+from streamlstm.kafka_client import BrokerError, KafkaError, explain, make_producer, quieten, read_widely
 from streamlstm.model.network import Model
 from streamlstm.service.checkpoints import Checkpoints
 from streamlstm.service.delivery import AtLeastOnce, Delivery, ExactlyOnce, LostError, Positions
@@ -42,6 +42,7 @@ class Daemon:
         self, config: Config, model: Model | None, *, on_round: Callable[[], None] = lambda: None, worker: int = 0
     ) -> None:
         quieten()
+        read_widely()
         self._config, self._model, self._on_round = config, model, on_round
         self._name = f"{config.kafka.group_id}-{socket.gethostname()}-{worker}"
         named = config.delivery.transactional_id
