@@ -14,12 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.agreement import Disagreement
 from bench.crash_compare import compare
-from bench.crash_setting import SESSION_MS, Setting
+from bench.crash_setting import SESSION_MS, Plan, Setting
 
 MODES = ("at_least_once", "exactly_once")
 Disturb = Callable[[Setting, random.Random, float], None]
@@ -76,32 +77,24 @@ SCENARIOS: dict[str, tuple[Disturb, float]] = {
 """What disturbs, and the seconds that it waits or lasts by default."""
 
 
-def campaign(
-    folder: Path, *, scenario: str = "kill", times: int, mode: str, snapshots: str = "folder",
-    assignor: str = "cooperative-sticky", static: bool = False, rate: int = 1000, seed: int = 0,
-    pause_s: float | None = None, report: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:  # fmt: skip
+def campaign(folder: Path, plan: Plan, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """A row of the table; Disagreement where workers end by themselves, do not catch up or do not stop."""
-    rng = random.Random(seed)
-    disturb, usual_s = SCENARIOS[scenario]
+    rng = random.Random(plan.seed)
+    disturb, usual_s = SCENARIOS[plan.scenario]
     began = time.monotonic()
-    with Setting(folder, mode, snapshots, assignor, static=static, rate=rate, seed=seed) as setting:
+    with Setting(folder, plan) as setting:
         setting.await_progress()
-        for number in range(times):
-            disturb(setting, rng, usual_s if pause_s is None else pause_s)
-            report(f"{mode} {scenario}: {number + 1} of {times}")
-        setting.await_progress()
+        for number in range(plan.times):
+            disturb(setting, rng, usual_s if plan.pause_s is None else plan.pause_s)
+            report(f"{plan.mode} {plan.scenario}: {number + 1} of {plan.times}")
         setting.finish()
         seconds = time.monotonic() - began
-        report(f"{mode} {scenario}: comparing")
+        report(f"{plan.mode} {plan.scenario}: comparing")
         found = compare(setting)
-    row: dict[str, Any] = {
-        "mode": mode, "scenario": scenario, "snapshots": snapshots, "static": static, "assignor": assignor,
-        "times": times, "events": setting.feeder.sent, "seconds": round(seconds),
-    }  # fmt: skip
+    row = asdict(plan) | {"events": setting.feeder.sent, "seconds": round(seconds)}
     for name, counts in found.items():
         row |= {f"{name} {field}": getattr(counts, field) for field in counts.__slots__}
-    row["holds"] = all(counts.holds(repeats_allowed=mode == "at_least_once") for counts in found.values())
+    row["holds"] = all(counts.holds(repeats_allowed=plan.mode == "at_least_once") for counts in found.values())
     return row
 
 
@@ -114,7 +107,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         for what in ("flags", "scores", "letters"):
-            kind = row["scenario"] + (", static" if row["static"] else "")
+            kind = ", ".join([row["scenario"], *(name for name in ("static", "online") if row[name])])
             kind += f", {row['assignor']}" if row["assignor"] != "cooperative-sticky" else ""
             cells = [row["mode"], kind, row["snapshots"], row["times"], row["events"], what]
             cells += [row[f"{what} {field}"] for field in fields]
@@ -133,6 +126,7 @@ def main(arguments: list[str]) -> int:
         "--assignor", choices=("cooperative-sticky", "range", "roundrobin"), default="cooperative-sticky"
     )
     parser.add_argument("--static", action="store_true", help="static members of the group")
+    parser.add_argument("--online", action="store_true", help="weights that learn, not frozen ones")
     parser.add_argument("--rate", type=int, default=1000, help="events a second (default 1000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, metavar="SECONDS", help="between two kills, or how long it lasts")
@@ -142,6 +136,10 @@ def main(arguments: list[str]) -> int:
     rows, failed = [], False
     for scenario in chosen.scenario or ["kill"]:
         for mode in chosen.mode or MODES:
+            plan = Plan(
+                mode, scenario, chosen.times, chosen.pause, chosen.snapshots, chosen.assignor,
+                chosen.static, chosen.online, chosen.rate, chosen.seed,
+            )  # fmt: skip
             with ExitStack() as stack:
                 if chosen.folder is None:
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamlstm-crash-")))
@@ -149,11 +147,7 @@ def main(arguments: list[str]) -> int:
                     folder = chosen.folder / f"{scenario}-{mode}"
                     folder.mkdir(parents=True)
                 try:
-                    row = campaign(
-                        folder, scenario=scenario, times=chosen.times, mode=mode, snapshots=chosen.snapshots,
-                        assignor=chosen.assignor, static=chosen.static, rate=chosen.rate, seed=chosen.seed,
-                        pause_s=chosen.pause, report=lambda line: print(line, file=sys.stderr, flush=True),
-                    )  # fmt: skip
+                    row = campaign(folder, plan, lambda line: print(line, file=sys.stderr, flush=True))
                 except Disagreement as error:
                     print(f"bench: crash: {mode} {scenario}: {error}", file=sys.stderr)
                     failed = True

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +29,12 @@ SESSION_MS = 3000
 _START_MS, _TICK_MS = 1_700_000_000_000, 60_000
 _SPIKES, _POISON = 0.004, 0.001
 _STOP_S, _DRAIN_S = 60.0, 180.0
+_LEARNING: dict[str, Any] = {
+    "model": {"hidden_size": 8},
+    "learning": {"mode": "online", "learning_rows": 30, "calibrating_rows": 30, "update_every": 16},
+    "score": {"span": 1},
+    "threshold": {"kind": "fixed", "level": 4.0},
+}
 
 
 class Feeder:
@@ -113,13 +121,36 @@ class Workers:
             self.kill(number)
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen to what.
+
+    mode, assignor as in the configuration
+    scenario       of `bench.crash.SCENARIOS`, `times` times; `pause_s` between kills, or how long it lasts
+    snapshots      in a `folder` or a `topic`
+    static         members of the group
+    online         weights that learn, else frozen ones
+    rate           events a second
+    seed           of the events and of what happens when
+    """
+
+    mode: str
+    scenario: str = "kill"
+    times: int = 20
+    pause_s: float | None = None
+    snapshots: str = "folder"
+    assignor: str = "cooperative-sticky"
+    static: bool = False
+    online: bool = False
+    rate: int = 1000
+    seed: int = 0
+
+
 class Setting:
     """A broker with the topics, a feeder and two workers, as a context; everything lies in `folder`."""
 
-    def __init__(self, folder: Path, mode: str, snapshots: str, assignor: str, *, static: bool, rate: int, seed: int):
-        self.folder, self.mode = folder, mode
-        self._static, self._assignor, self._snapshots = static, assignor, snapshots
-        self._rate, self._seed = rate, seed
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -130,7 +161,7 @@ class Setting:
             path = self.folder / "config.yaml"
             path.write_text(yaml.safe_dump(self._settings()))
             self.config, _ = resolve(path, None, {})
-            self.feeder = Feeder(self.config.kafka.model_copy(update={"client": {}}), self._rate, self._seed)
+            self.feeder = Feeder(self.config.kafka.model_copy(update={"client": {}}), self.plan.rate, self.plan.seed)
             stack.callback(self.feeder.stop)
             self.workers = Workers(path)
             stack.callback(self.workers.close)
@@ -143,22 +174,21 @@ class Setting:
         self._stack.close()
 
     def _settings(self) -> dict[str, Any]:
-        return {
+        learning = _LEARNING if self.plan.online else {"model": {"file": str(self.folder / "model.safetensors")}}
+        return learning | {
             "kafka": {
                 "bootstrap_servers": [self.broker.bootstrap],
                 "topics": [EVENTS],
                 "group_id": "crash",
-                "assignor": self._assignor,
+                "assignor": self.plan.assignor,
                 "client": {"session_timeout_ms": SESSION_MS, "heartbeat_interval_ms": SESSION_MS // 3},
             }
-            | ({"group_instance_id": "crash"} if self._static else {}),
+            | ({"group_instance_id": "crash"} if self.plan.static else {}),
             "input": {"time": "ts", "time_unit": "ms", "features": ["value"]},
-            "model": {"file": str(self.folder / "model.safetensors")},
-            "threshold": {"false_alarms_per_day": 5},
             "outputs": {"flags": f"kafka:{FLAGS}", "scores": f"kafka:{SCORES}", "dead_letters": f"kafka:{LETTERS}"},
             "delivery": {
-                "mode": self.mode,
-                "snapshots": f"kafka:{STATE}" if self._snapshots == "topic" else str(self.folder / "state"),
+                "mode": self.plan.mode,
+                "snapshots": f"kafka:{STATE}" if self.plan.snapshots == "topic" else str(self.folder / "state"),
                 "snapshot_interval_s": 0.7,
                 "commit_interval_s": 0.2,
             },
@@ -176,7 +206,7 @@ class Setting:
         for number in self.workers.numbers():
             self.workers.stop(number)
 
-    def _await(self, reached: Any, what: str, timeout_s: float) -> None:
+    def _await(self, reached: Callable[[dict[str, int], dict[str, int]], bool], what: str, timeout_s: float) -> None:
         source = KafkaSource(self.config.kafka, client_id="watch", on_dead_letter=print)
         deadline = time.monotonic() + timeout_s
         names = [f"{EVENTS}/{number}" for number in range(PARTITIONS)]

@@ -28,6 +28,7 @@ from streamlstm.state.stores import SnapshotStore, open_store
 
 LIMIT_S = 60.0
 START_MS, TICK_MS = 1_700_000_000_000, 60_000
+QUICK = {"heartbeat_interval_ms": 300}  # that is how fast a member hears of a rebalance
 ONLINE: dict[str, Any] = {
     "model": {"file": None, "hidden_size": 8},
     "learning": {"mode": "online", "learning_rows": 10, "calibrating_rows": 20, "update_every": 16},
@@ -126,7 +127,7 @@ class Place:
         self.running: list[Running] = []
         self.config = folder / "config.yaml"
         self._sections: dict[str, dict[str, Any]] = {
-            "kafka": {"bootstrap_servers": [broker], "topics": [topic], "group_id": topic},
+            "kafka": {"bootstrap_servers": [broker], "topics": [topic], "group_id": topic} | {"client": QUICK},
             "input": {"features": ["value"], "time": "ts", "time_unit": "ms"},
             "model": {"file": str(model)},
             "outputs": {

@@ -531,19 +531,23 @@ from streamlstm.service.signals import Signals
 from streamlstm.service.supervisor import end_with_parent
 
 number = sys.argv[1]
+
+def say(line):  # in one write, since two workers share the pipe
+    os.write(1, (line + "\\n").encode())
+
 with Signals() as signals:
     end_with_parent()
     signals.busy = True
     runs = Path(f"runs-{number}")
     runs.write_text((runs.read_text() if runs.exists() else "") + "x")
-    print("worker", number, "run", len(runs.read_text()), "pid", os.getpid(), flush=True)
+    say(f"worker {number} run {len(runs.read_text())} pid {os.getpid()}")
     while signals.stop is None:
         signals.wait(20)
         if signals.reload():
-            print("reload", number, flush=True)
+            say(f"reload {number}")
     if Path("stubborn").exists() and number == "1":
         time.sleep(50)
-    print("stopped", number, signals.stop.name, flush=True)
+    say(f"stopped {number} {signals.stop.name}")
 """
 
 

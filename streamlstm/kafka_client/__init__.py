@@ -1,7 +1,8 @@
 """The only room that imports kafka-python: clients from the configuration, whole record batches, errors in words.
 
 `settings` turns the section `kafka` into a client's settings, `clients` makes the clients, `batches` is the hook behind
-the consumer's fetcher and `selftest` tries it, `failures` says what went wrong, `quiet` keeps the client's log short, `reading` lets it read more at once.
+the consumer's fetcher and `selftest` tries it, `reading` lets it read more at once, `failures` says what went wrong, and
+`quiet` keeps the client's log short.
 """
 
 import warnings
