@@ -474,7 +474,10 @@ def test_7_a_rejoin_that_outlasts_a_poll_is_not_forgotten(place: MakePlace) -> N
                 member.poll(50)
             return [len(member.assigned()) for member in who]
 
-        here.until(lambda: polled(members) == [1, 1])
+        coordinators = [member._consumer._coordinator for member in members]
+        here.until(
+            lambda: polled(members) == [1, 1] and not any(one.rejoining or one.need_rejoin() for one in coordinators)
+        )
         (leader,) = (member for member in members if member._consumer._coordinator._is_leader)
         before = leader.generation()
         leader._consumer._coordinator._assignment_snapshot = {here.topic: {0}}  # as if partition 1 were new
@@ -483,7 +486,7 @@ def test_7_a_rejoin_that_outlasts_a_poll_is_not_forgotten(place: MakePlace) -> N
         here.until(
             lambda: polled([member for member in members if member is not leader]) and leader.generation() > before
         )
-        here.until(lambda: polled(members) == [1, 1] and leader.commit({leader.assigned()[0]: 0}), 10)
+        here.until(lambda: polled(members) == [1, 1] and leader.commit({leader.assigned()[0]: 0}))
 
 
 # ---- 8
