@@ -458,6 +458,7 @@ def test_7_a_static_member_comes_back_to_its_partitions(place: MakePlace) -> Non
     stays.stop()
 
 
+@pytest.mark.slow  # two members polled in turn by one thread may take a minute to agree on a generation
 def test_7_a_rejoin_that_outlasts_a_poll_is_not_forgotten(place: MakePlace) -> None:
     """kafka-python 3.0.12 forgets one that a change of the topics began: it fetches on, and is no member any more."""
     here = place(2)

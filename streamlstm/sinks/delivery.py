@@ -1,6 +1,7 @@
 """The daemon's outputs: which sink an address asks for, and which addresses a configuration may name."""
 
 import re
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
@@ -35,18 +36,21 @@ __all__ = [
 
 T = TypeVar("T")
 
+_SYNC_S = 0.2
+"""Between two syncs at least: the loop asks some hundred times a second, and a disk takes milliseconds."""
 _TOPIC = "kafka:"
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _HTTP = re.compile("https?:", re.IGNORECASE)
 
 
 class DirectSink(Generic[T]):
-    """Delivers each item before `write` returns, to a file or standard output; `sync` makes it last."""
+    """Delivers each item before `write` returns, to a file or standard output; acknowledged is what `sync` made last."""
 
     def __init__(self, put: Callable[[T], int], sync: Callable[[], None], close: Callable[[], None]) -> None:
         self.sent = 0
         self.close = close
         self._put, self._sync = put, sync
+        self._synced, self._synced_at = 0, -_SYNC_S
 
     def write(self, item: T, /, source: str = "") -> None:
         """Delivers the rows of `item`."""
@@ -56,10 +60,13 @@ class DirectSink(Generic[T]):
         return True
 
     def acknowledged(self) -> int:
-        return self.sent
+        if self._synced < self.sent and time.monotonic() >= self._synced_at + _SYNC_S:
+            self.flush(0.0)
+        return self._synced
 
     def flush(self, timeout_s: float) -> bool:
         self._sync()
+        self._synced, self._synced_at = self.sent, time.monotonic()
         return True
 
     def reset(self) -> None:
@@ -140,7 +147,11 @@ def check_outputs(config: Config) -> None:
 
 
 def check_exactly_once(config: Config) -> None:
-    """Raises ConfigError, naming the key, for an output that cannot take part in a transaction."""
+    """Raises ConfigError, naming the key, for what cannot take part in a transaction."""
+    if config.kafka.isolation != "read_committed":
+        raise ConfigError(
+            "kafka.isolation: must be read_committed with delivery.mode exactly_once, which has to know of open transactions"
+        )
     for key, address in _named(config.outputs).items():
         if not transactional(address):
             raise ConfigError(

@@ -71,7 +71,8 @@ class FolderStore:
         folder = self._folder(partition)
         blobs = {}
         try:
-            for path in folder.iterdir() if folder.is_dir() else ():
+            # The manifest before the chunks that it names: a chunk may be newer than its manifest, never older.
+            for path in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
                 # Another process may remove or replace the file at any time: what is gone was superseded.
                 with suppress(FileNotFoundError):
                     if path.name.startswith(_HIDDEN):
