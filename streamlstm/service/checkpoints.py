@@ -10,7 +10,7 @@ from streamlstm.service.restoring import Partition
 from streamlstm.service.snapshots import Piece
 from streamlstm.service.writer import Writer
 
-_ROUND_BYTES = 8 << 20
+_ROUND_BYTES = 4 << 20
 """Copied out of the pool in one round of the loop: some milliseconds."""
 _WAITING_BYTES = 64 << 20
 """Copies that wait for acknowledgements or for the store; beyond it the snapshot goes on later."""

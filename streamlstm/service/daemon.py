@@ -28,6 +28,8 @@ from streamlstm.types import DeadLetter, Float64, RawBlock
 
 log = logging.getLogger(__name__)
 _POLL_MS = 200
+_MOST_ROWS = 1 << 18
+"""Scored and sent at once: tables of flags take a millisecond or two, however few there are."""
 _LONGEST_WAIT_S = 30.0
 _SILENCE_S = 15.0
 """Without an answer to a heartbeat, of which there is one every three seconds."""
@@ -157,8 +159,7 @@ class Daemon:
         if self._unseen:
             self._look_for_columns(batch.x)
         silent = int(batch.row.searchsorted(partition.live_from))
-        step = self._config.runtime.batch_rows
-        for first, end, sent in (*_slices(0, silent, step, False), *_slices(silent, len(batch), step, True)):
+        for first, end, sent in (*_slices(0, silent, sent=False), *_slices(silent, len(batch), sent=True)):
             scored = partition.detector.process_events(batch.part(first, end), detail=self._emitter.detail)
             closed = partition.detector.closed_episodes()
             if sent:
@@ -350,8 +351,8 @@ class Daemon:
         )
 
 
-def _slices(first: int, end: int, step: int, sent: bool) -> list[tuple[int, int, bool]]:
-    return [(at, min(at + step, end), sent) for at in range(first, end, step)]
+def _slices(first: int, end: int, *, sent: bool) -> list[tuple[int, int, bool]]:
+    return [(at, min(at + _MOST_ROWS, end), sent) for at in range(first, end, _MOST_ROWS)]
 
 
 def _some(names: Collection[str]) -> str:

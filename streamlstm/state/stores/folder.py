@@ -32,7 +32,7 @@ class FolderStore:
     UsageError where `root` holds anything else, OutputError where it cannot be written.
     """
 
-    chunk_bytes = 16 << 20
+    chunk_bytes = 4 << 20
 
     def __init__(self, root: str | Path) -> None:
         self._root = Path(root)
