@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,13 +117,14 @@ def _values(setting: Setting, topic: str) -> list[bytes]:
 
 
 def _records(setting: Setting, topic: str) -> list[Any]:
-    """All committed records of a topic."""
+    """All committed records of a topic, also those that the open transaction of a worker killed last still hides."""
     kafka = setting.config.kafka
+    with closing(make_consumer(kafka, client_id="judge", group=False, isolation="read_uncommitted")) as seer:
+        places = [TopicPartition(topic, number) for number in sorted(seer.partitions_for_topic(topic))]
+        ends = seer.end_offsets(places)
     consumer = make_consumer(kafka, client_id="judge", group=False, isolation="read_committed", batches=False)
     try:
-        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
         consumer.assign(places)
-        ends = consumer.end_offsets(places)
         for place in places:
             consumer.seek(place, 0)
         found: list[Any] = []
