@@ -1,7 +1,6 @@
 """The loop: poll, decode, detect, send, snapshot, commit. It owns everything; other threads only carry bytes."""
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Collection
@@ -17,6 +16,7 @@ from streamlstm.model.network import Model
 from streamlstm.service.checkpoints import Checkpoints
 from streamlstm.service.delivery import AtLeastOnce, Delivery, ExactlyOnce, LostError, Positions
 from streamlstm.service.emitter import Emitter
+from streamlstm.service.opening import make_detector
 from streamlstm.service.restoring import Partition, open_partition
 from streamlstm.service.status import Meter, Status
 from streamlstm.service.writer import Writer
@@ -78,10 +78,7 @@ class Daemon:
 
     def _detector(self) -> Detector:
         columns = self._config.input
-        detector = Detector(self._config, model=self._model, features=columns.features, exogenous=columns.exogenous)
-        threads = self._config.runtime.threads
-        detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
-        return detector
+        return make_detector(self._config, self._model, columns.features, columns.exogenous)
 
     def _set_up(self, sample: Detector) -> None:
         """Producer, sinks and what depends on them."""

@@ -1,10 +1,12 @@
 """From a command's arguments to a source, a model, a configuration and outputs that fit each other."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from streamlstm.config import Config, load, model_file
+from streamlstm.detect.detector import Detector
 from streamlstm.errors import InputError, OutputError, UsageError
 from streamlstm.model.files import load_model
 from streamlstm.model.network import Model
@@ -64,6 +66,16 @@ def open_source(
         if model is None:
             raise
         raise InputError(f"{error}; the model was fitted on {', '.join(model.features + model.exogenous)}") from error
+
+
+def make_detector(
+    config: Config, model: Model | None, features: tuple[str, ...], exogenous: tuple[str, ...]
+) -> Detector:
+    """A detector of these columns with the threads that the configuration asks for."""
+    detector = Detector(config, model=model, features=features, exogenous=exogenous)
+    threads = config.runtime.threads
+    detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+    return detector
 
 
 def config_path(config: str | Path | Config | None) -> str | Path | None:

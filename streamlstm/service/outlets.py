@@ -9,6 +9,7 @@ from typing import Self
 import pyarrow as pa
 
 from streamlstm.config import config_hash
+from streamlstm.detect.chunks import NO_MODEL
 from streamlstm.errors import OutputError
 from streamlstm.evaluate import Evaluation
 from streamlstm.report import SeriesCollector
@@ -17,8 +18,6 @@ from streamlstm.sinks import Sink, open_sink
 from streamlstm.sinks.schemas import episodes_schema, flags_schema, scores_schema
 from streamlstm.sinks.tables import episodes_table, flags_table, scores_table
 from streamlstm.types import Episode, EventBatch, ScoredBatch
-
-NO_MODEL = "online"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """The loop over files: read, detect, write; as fast as it goes, or paced by event time."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,19 +11,18 @@ from typing import Any
 import numpy as np
 
 from streamlstm.config import Config, to_yaml
-from streamlstm.detect.detector import Detector
+from streamlstm.detect.chunks import NO_MODEL
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import Evaluation, Result, Windows, is_column, load_windows, parse_start
-from streamlstm.model.network import Model
 from streamlstm.report import write_report
 from streamlstm.service.crew import Crew, Scorer
-from streamlstm.service.opening import check_outputs, config_path, open_source, resolve
-from streamlstm.service.outlets import NO_MODEL, Outlets, Wanted
+from streamlstm.service.opening import check_outputs, config_path, make_detector, open_source, resolve
+from streamlstm.service.outlets import Outlets, Wanted
 from streamlstm.service.partitioned import Partitioned
 from streamlstm.sinks import DeadLetterFile
 from streamlstm.sources import Source
 from streamlstm.sources.ranges import TopicRange
-from streamlstm.types import NO_TIME, Columns, EventBatch
+from streamlstm.types import NO_TIME, EventBatch
 from streamlstm.version import versions
 
 _SLICE_S = 0.05  # a paced replay wakes up this often
@@ -132,7 +130,7 @@ def replay(
             if workers > 1:
                 scorer = stack.enter_context(Crew(workers, settings, found, columns.features, columns.exogenous))
             else:
-                make = partial(make_detector, settings, found, columns)
+                make = partial(make_detector, settings, found, columns.features, columns.exogenous)
                 scorer = Partitioned(make) if isinstance(source, TopicRange) else make()
             outlets = stack.enter_context(Outlets(wanted, scorer, evaluation))
             records, first, last, seconds = run(source, scorer, outlets, hooks, pace)
@@ -162,14 +160,6 @@ def replay(
             evaluation=result,
         )
     return summary
-
-
-def make_detector(config: Config, model: Model | None, columns: Columns) -> Detector:
-    """A detector of these columns with the threads that the configuration asks for."""
-    detector = Detector(config, model=model, features=columns.features, exogenous=columns.exogenous)
-    threads = config.runtime.threads
-    detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
-    return detector
 
 
 def run(

@@ -5,7 +5,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from streamlstm.errors import StreamlstmError
 
@@ -71,9 +70,3 @@ class Writer:
                     self._pending -= 1
                     self._bytes -= size
                     self._lock.notify_all()
-
-
-def quietly(action: Callable[[], object]) -> None:
-    """Does `action` on the way out, where its failure changes nothing any more."""
-    with suppress(Exception):
-        action()
