@@ -343,7 +343,7 @@ def setting(**more: float) -> Any:
 def learned(kind: int, scores: Any, memory: float = 1e9) -> Float32:
     row = np.zeros(layout.THRESHOLD_WIDTHS[kind], np.float32)
     for score in np.asarray(scores, np.float32):
-        thresholds.absorb(kind, row, score, memory)
+        thresholds.absorb(kind, row, layout.LEARN, score, setting(MEMORY_ROWS=memory))
     return row
 
 

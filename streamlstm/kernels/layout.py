@@ -40,6 +40,9 @@ OUT_SCORE, OUT_THRESHOLD, OUT_SEVERITY, OUT_PEAK, OUT_VALUES = range(5)
 OUT_FLAG, OUT_STAGE, OUT_CHANGE, OUT_IMPUTED, OUT_DETAILED, OUT_CODES = range(6)
 OUT_EXPECTED, OUT_LOW, OUT_HIGH, OUT_ATTRIBUTION, OUT_DETAILS = range(5)
 
+# ---- what a scored record teaches a threshold, see `thresholds`
+LEARN, OPENED, INSIDE, ACCEPTED = range(4)
+
 # ---- threshold kinds: their number in `sizes[KIND]` and the width of their state
 FIXED, SIGMA, QUANTILE = range(3)
 KINDS = {"fixed": FIXED, "sigma": SIGMA, "quantile": QUANTILE}

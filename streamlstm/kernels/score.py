@@ -12,9 +12,9 @@ The tuples `setup`, `pool`, `records`, `out` and `tap` are those of `arguments`.
 
 import numpy as np
 
-from streamlstm.kernels import thresholds
+from streamlstm.kernels import episodes, thresholds
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.episodes import NONE, OPENED, UPDATED, step_episode
+from streamlstm.kernels.episodes import NONE, UPDATED, step_episode
 from streamlstm.kernels.inputs import (
     BOUND,
     absorb_regressors,
@@ -29,7 +29,6 @@ from streamlstm.kernels.layout import *
 from streamlstm.types import NO_TIME, Stage
 
 LEARNING, CALIBRATING, LIVE = map(int, Stage)
-REFRESH = 16  # scores between two computations of a threshold: a scan of its histogram costs as much as 16 records
 _NORMALISER_ROWS = 10_000.0  # memory of the running mean and spread
 _WILD, _WILD_EARLY = (
     256.0,
@@ -234,7 +233,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         severity = score / limit
         change = step_episode(mark, state, severity, time, records.source, records.row[b], params)
         flag = 1 if mark[OPEN] == 1 and severity > _ONE else 0
-        if change in (OPENED, UPDATED):
+        if change in (episodes.OPENED, UPDATED):
             mark[CAUSE] = cause_of(s, setup, pool, work, w0)
     out.values[OUT_SCORE, b] = score
     out.values[OUT_THRESHOLD, b] = limit if live else _NAN
@@ -254,6 +253,16 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
 
 
 @jit(inline=True)
+def lesson_of(mark, change, params):
+    """What a record may teach the threshold after its episode's `change`, see `thresholds`."""
+    if change == episodes.OPENED:
+        return OPENED
+    if mark[OPEN] == 0 or mark[LENGTH] > params[ACCEPT_AFTER_ROWS]:
+        return LEARN
+    return ACCEPTED if mark[LENGTH] == params[ACCEPT_AFTER_ROWS] else INSIDE
+
+
+@jit(inline=True)
 def absorb_row(b, s, setup, pool, x, tap, prediction, network, p0, work, w0, present, rms, live, change):
     """Learns from record b after its score: threshold, usual and recent errors, regressors, counters of stream s.
 
@@ -265,10 +274,10 @@ def absorb_row(b, s, setup, pool, x, tap, prediction, network, p0, work, w0, pre
     state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
     score, limit = state[SMOOTH], state[LIMIT]
     quiet = mark[OPEN] == 0 or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
-    if present > 0 and (quiet or change == OPENED):
-        threshold = state[sizes[AT_THRESHOLD] :]
-        learned = min(score, np.float32(2) * limit) if live else score  # a shift is accepted step by step
-        thresholds.absorb(sizes[KIND], threshold, learned, params[MEMORY_ROWS])
+    if present > 0:
+        lesson = lesson_of(mark, change, params)
+        learned = min(score, np.float32(2) * limit) if live and lesson != ACCEPTED else score
+        thresholds.absorb(sizes[KIND], state[sizes[AT_THRESHOLD] :], lesson, learned, params)
     adapting = (sizes[ONLINE] == 1 and quiet) or not live
     usual_weight = np.float32(max(1.0 / (mark[SCORED] + 1.0), 2.0 / (_USUAL_ROWS + 1.0)))
     scale_gain, floor = np.float32(params[SCALE_GAIN]), np.float32(params[SCALE_FLOOR])
@@ -293,7 +302,11 @@ def absorb_row(b, s, setup, pool, x, tap, prediction, network, p0, work, w0, pre
     mark[SEEN] += 1
     if present > 0:
         mark[SCORED] += 1
-    if mark[SCORED] % REFRESH == 0 or change == OPENED or (not live and mark[SCORED] >= params[CALIBRATING_ROWS]):
+    if (
+        mark[SCORED] % thresholds.interval(sizes[KIND]) == 0
+        or change == episodes.OPENED
+        or (not live and mark[SCORED] >= params[CALIBRATING_ROWS])
+    ):
         tail = wished_tail(mark, params)
         state[LIMIT] = thresholds.limit(sizes[KIND], state[sizes[AT_THRESHOLD] :], tail, params)
 

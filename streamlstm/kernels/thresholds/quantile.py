@@ -9,7 +9,7 @@ the levels exceeded by 40 and by 4 scores (the tail of a smoothed error falls ab
 import numpy as np
 
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.layout import BINS, BINS_PER_OCTAVE, LOWEST_OCTAVE
+from streamlstm.kernels.layout import BINS, BINS_PER_OCTAVE, LEARN, LOWEST_OCTAVE, MEMORY_ROWS, OPENED
 from streamlstm.kernels.scalars import bits32, float32_of, log
 
 TOTAL = BINS
@@ -22,12 +22,14 @@ _LN_WIDE = 2.302585092994046  # ln(WIDE / KNOWN)
 
 
 @jit(inline=True)
-def absorb(row, score, memory):
-    """Writes one score into its bin."""
+def absorb(row, lesson, score, params):
+    """Writes one score into its bin; an episode counts once, so that the alarms opened make up the tail."""
+    if lesson != LEARN and lesson != OPENED:
+        return
     bin = np.int32((bits32(np.float32(score)) >> _SHIFT) - _FIRST)
     row[min(max(bin, _ZERO), _LAST)] += np.float32(1)
     row[TOTAL] += np.float32(1)
-    if row[TOTAL] >= memory:
+    if row[TOTAL] >= params[MEMORY_ROWS]:
         for j in range(BINS):
             row[j] *= _HALF
         row[TOTAL] *= _HALF

@@ -3,15 +3,17 @@
 import numpy as np
 
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.layout import SIGMAS
+from streamlstm.kernels.layout import LEARN, MEMORY_ROWS, OPENED, SIGMAS
 
 COUNT, MEAN, VARIANCE = range(3)
 
 
 @jit(inline=True)
-def absorb(row, score, memory):
+def absorb(row, lesson, score, params):
     """Writes count, mean and variance (West's update, with a weight that does not fall below 1 / memory)."""
-    row[COUNT] = min(row[COUNT] + np.float32(1), np.float32(memory))
+    if lesson != LEARN and lesson != OPENED:
+        return
+    row[COUNT] = min(row[COUNT] + np.float32(1), np.float32(params[MEMORY_ROWS]))
     weight = 1.0 / row[COUNT]
     difference = score - row[MEAN]
     row[MEAN] += weight * difference
