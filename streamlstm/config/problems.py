@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from streamlstm.config.layers import KeyPath, Layer
-from streamlstm.config.words import complaint, item_complaint, sections, show
+from streamlstm.config.words import complaint, item_complaint, sections, show, takes_truth
 
 
 def key_problems(layer: Layer) -> list[str]:
@@ -49,7 +49,7 @@ def truth_problems(merged: Mapping[str, Mapping[str, Any]], layers: Sequence[Lay
         f"{_place((section, key), layers)}: {complaint(section, key, value, ['bool'])}"
         for section, content in merged.items()
         for key, value in content.items()
-        if isinstance(value, bool)
+        if isinstance(value, bool) and not takes_truth(section, key)
     ]
 
 
@@ -57,7 +57,7 @@ def _words(path: KeyPath, merged: Mapping[str, Mapping[str, Any]], kinds: list[s
     section, key = str(path[0]), str(path[1])
     value = merged[section][key]
     if len(path) > 2:
-        return item_complaint(list(value)[int(path[2])])
+        return item_complaint(section, key, list(value)[int(path[2])])
     return complaint(section, key, value, kinds)
 
 

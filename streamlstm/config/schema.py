@@ -64,6 +64,7 @@ class Model(Section):
     hidden_size: Annotated[int, Field(ge=4, le=512)] = 32
     num_layers: Annotated[int, Field(ge=1, le=4)] = 1
     clip: Annotated[float, Field(gt=0)] = 5.0  # standard deviations; of the LSTM's inputs, never of the score
+    calendar: bool = True  # hour of day and day of week as known inputs of the skips
 
 
 class Training(Section):
@@ -76,7 +77,7 @@ class Training(Section):
     huber: Annotated[float, Field(gt=0)] = 3.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     ridge: Annotated[float, Field(gt=0)] = 1.0
-    holdout: Annotated[float, Field(ge=0, lt=0.9)] = 0.15
+    holdout: Annotated[float, Field(ge=0, lt=0.9)] = 0.0
     patience: Annotated[int, Field(ge=1)] = 5
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
@@ -93,7 +94,11 @@ class Learning(Section):
 
 
 class Score(Section):
-    """From errors to one number per record."""
+    """From errors to one number per record: the sum over its parts of weight * ln(1 + part)."""
+
+    heads: Annotated[tuple[Literal["raw", "clipped", "none"], ...], Field(min_length=1)] = ("raw", "clipped", "none")
+    variability: Annotated[float, Field(ge=0, le=10)] = 0.5
+    range: Annotated[float, Field(ge=0, le=10)] = 0.5
 
     span: Annotated[float, Field(ge=1)] | None = None  # rows; None: 70 / sqrt(number of features), at least 1
     scale_span: Annotated[float, Field(ge=1)] = 1000.0

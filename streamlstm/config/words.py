@@ -16,6 +16,7 @@ _TYPES = {
     "string": "text",
     "array": "a list of names",
     "object": "a mapping",
+    "boolean": "true or false",
 }
 _RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
@@ -46,9 +47,16 @@ def complaint(section: str, key: str, value: Any, kinds: list[str]) -> str:
     return f"must be {_rule(rule, bare=bare)}{comma} got {show(value)}{_remedy(rule, value)}"
 
 
-def item_complaint(value: Any) -> str:
-    """What is wrong with one item of a list of names."""
-    return f"must be text, got {show(value)}{_remedy({'type': 'string'}, value)}"
+def item_complaint(section: str, key: str, value: Any) -> str:
+    """What is wrong with one item of a list of names, or of a list of choices."""
+    items = sections()[section][key].get("items", {})
+    rule = items if "enum" in items else {"type": "string"}
+    return f"must be {_rule(rule, bare=False)}{';' if 'enum' in rule else ','} got {show(value)}{_remedy(rule, value)}"
+
+
+def takes_truth(section: str, key: str) -> bool:
+    """Whether a key's value is true or false."""
+    return sections().get(section, {}).get(key, {}).get("type") == "boolean"
 
 
 def _rule(rule: dict[str, Any], *, bare: bool) -> str:

@@ -11,6 +11,7 @@ from streamlstm.kernels.batch import score_parallel, score_serial
 from streamlstm.kernels.bptt import Work, make_work, theta_size
 from streamlstm.kernels.layout import (
     GROUP,
+    HEADS,
     MARKS,
     ONLINE,
     OUT_CODES,
@@ -38,7 +39,7 @@ class Engine:
         self._rate = config.learning.rate
         D = layout.num_features
         network = model.network if model else None
-        self.usual: Float32 = model.usual if model else np.ones(D, np.float32)
+        self.usual: Float32 = model.usual if model else np.ones(HEADS * D, np.float32)
         # Without a learner nothing may reach for its arrays: the kernels see a frozen detector with the same rows.
         self._frozen_sizes = layout.sizes.copy()
         self._frozen_sizes[ONLINE] = 0
@@ -122,17 +123,18 @@ def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:
     )
     n = int(theta_size(I, Hp, L, O))
     theta = network_theta(network, I, Hp, L, O) if network else initial_theta(I, H, Hp, L, O, seed)
-    skip = np.zeros((P, D))
+    targets = HEADS * D
+    skip = np.zeros((2, P, D))
     counters = np.zeros(COUNTERS, np.int64)
     if network:
-        skip[:] = network.skip.T
+        skip[:] = network.skip.transpose(0, 2, 1)
         counters[SCALED] = 1
-    window = 2 * L * Hp + T * (I + D)
+    window = 2 * L * Hp + T * (I + targets)
     tile = LANES_PER_TILE
     f4 = np.float32
     return Learner(
-        counters, theta, np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4), np.ones(D, f4),
-        np.zeros((P, P)), np.zeros((P, D)), np.zeros((P, P)), skip,
-        np.zeros((N, P), f4), np.zeros((N, D), f4), np.zeros((N, window), f4), np.zeros((1, N), np.uint16),
-        np.zeros(T * tile * I, f4), np.zeros(T * tile * D, f4), np.zeros(L * tile * Hp, f4), np.zeros(L * tile * Hp, f4),
+        counters, theta, np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4), np.ones(targets, f4),
+        np.zeros((2, P, P)), np.zeros((2, P, D)), np.zeros((P, P)), skip,
+        np.zeros((N, 2 * P), f4), np.zeros((N, D), f4), np.zeros((N, window), f4), np.zeros((1, N), np.uint16),
+        np.zeros(T * tile * I, f4), np.zeros(T * tile * targets, f4), np.zeros(L * tile * Hp, f4), np.zeros(L * tile * Hp, f4),
     )  # fmt: skip

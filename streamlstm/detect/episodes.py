@@ -3,6 +3,7 @@
 import numpy as np
 
 from streamlstm.kernels.arguments import Out
+from streamlstm.kernels.details import CAUSE_KIND, DRIFT, FLAT, NEVER_SEEN, NOISY, STEP
 from streamlstm.kernels.layout import (
     CAUSE,
     CLOSED_TIME,
@@ -20,6 +21,22 @@ from streamlstm.kernels.layout import (
 from streamlstm.state.keys import KeyTable
 from streamlstm.state.pool import StreamPool
 from streamlstm.types import Change, Episode, Int32, Int64
+
+
+_WORDS = {
+    STEP: "unexpected step",
+    DRIFT: "slow drift",
+    NEVER_SEEN: "value never seen",
+    NOISY: "unusually noisy",
+    FLAT: "flat",
+}
+
+
+def cause_text(cause: int, features: tuple[str, ...]) -> str:
+    """The cause of an alarm in words, from the kernels' code of it."""
+    kind, rest = divmod(cause, CAUSE_KIND)
+    side = "" if kind in (NOISY, FLAT) else (", below expected" if rest % 2 else ", above expected")
+    return f"{features[rest // 2]}: {_WORDS[kind]}{side}"
 
 
 class EpisodeLog:
@@ -59,8 +76,6 @@ class EpisodeLog:
         ]
 
     def _episode(self, key: str, mark: Int64, peak: float, state: str) -> Episode:
-        cause = int(mark[CAUSE])
-        side = "above" if cause > 0 else "below"
         return Episode(
             f"{self.sources[mark[OPENED_SOURCE]]}/{mark[OPENED_ROW]}",
             key,
@@ -72,5 +87,5 @@ class EpisodeLog:
             int(mark[PEAK_TIME]),
             peak,
             int(mark[EVENTS]),
-            f"{self._features[abs(cause) - 1]} {side} expected",
+            cause_text(int(mark[CAUSE]), self._features),
         )

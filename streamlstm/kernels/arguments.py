@@ -6,7 +6,7 @@ from streamlstm.types import Float32, Float64, Int32, Int64
 
 
 class Setup(NamedTuple):
-    """What the model and the configuration say: sizes (SIZES), params (PARAMS), weights (flat), usual (D) of new streams."""
+    """What the model and the configuration say: sizes (SIZES), params (PARAMS), weights (flat), usual (3 D) of new streams."""
 
     sizes: Int64
     params: Float64
@@ -46,7 +46,7 @@ class Out(NamedTuple):
 class Tap(NamedTuple):
     """What online learning keeps of a segment of N records; empty arrays where weights are frozen.
 
-    regressors (N, P), target (N, D) with NaN where nothing may be learned, windows (N, one stream's window), closed (1, N)
+    regressors (N, 2 P), raw and clipped, target (N, D) with NaN where nothing may be learned, windows (N, one stream's window), closed (1, N)
     uint16: a window came to its end at that record. Record b stands at position at + b of the segment.
     """
 

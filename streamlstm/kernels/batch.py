@@ -52,9 +52,25 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):
         row, at = state[slots[first + r]], r0 + r * ldr
         for k in range(H):
             scratch[at + k] = row[h0 - 2 * Hp + k]
-    skip = w0 + (1 + H) * O
     multiply(scratch, r0, ldr, _ONE, count, H, weights, w0 + O, O, O, weights, w0, _ZERO, scratch, n0, O)
-    multiply(scratch, r0 + H, ldr, _ONE, count, ldr - H, weights, skip, O, O, scratch, n0, O, scratch, p0, O)
+    for j in range(count * O):
+        scratch[p0 + j] = scratch[n0 + j]
+    P, raw = (ldr - H) // 2, w0 + (1 + H) * O
+    wide, first_cut, cut_wide = skip_lanes(sizes[N_FEATURES])
+    multiply(scratch, r0 + H, ldr, _ONE, count, P, weights, raw, wide, wide,
+             scratch, p0, O, scratch, p0, O)  # fmt: skip
+    multiply(scratch, r0 + H + P, ldr, _ONE, count, P, weights, raw + P * wide, cut_wide, cut_wide,
+             scratch, p0 + first_cut, O, scratch, p0 + first_cut, O)  # fmt: skip
+
+
+@jit(inline=True)
+def skip_lanes(D):
+    """Columns of the outputs that the skips write: width of the raw one's (from 0), first and width of the clipped one's.
+
+    Whole vectors around columns 0 .. D and D .. 2 D; the weights of the columns between are zero.
+    """
+    first = D // LANES * LANES
+    return (D + LANES - 1) // LANES * LANES, first, (2 * D + LANES - 1) // LANES * LANES - first
 
 
 @jit

@@ -4,14 +4,22 @@ import numpy as np
 
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import LAGS, REGRESSORS, SPANS
+from streamlstm.types import NO_TIME
 
-BOUND = np.float32(50)
+BOUND = np.float32(200)
 """Standard deviations that a regressor may reach: a wild value must fade from EWMA(100) within some hundred records."""
 _ABSURD = 1e100  # beyond it a square overflows: no mean is made of it
 _SETTLED, _OUTLIER = 0.25, 20.0  # after four records a value moves mean and spread by at most 20 spreads' worth
 _EXTREME = 1e9  # standard deviations: a square of it and a sum of 512 such stay finite in float32
 _GAINS = tuple(np.float32(2 / (span + 1)) for span in SPANS)
-_ZERO = np.float32(0)
+_ZERO, _ONE, _HALF, _QUARTER = np.float32(0), np.float32(1), np.float32(0.5), np.float32(0.25)
+_TWO_PI = np.float32(6.283185307179586)
+_S3, _S5, _S7, _S9 = (np.float32(1 / n) for n in (6, 120, 5040, 362880))
+_DAY_NS = 86_400 * 10**9
+_PERIODS = (_DAY_NS, _DAY_NS // 2, 7 * _DAY_NS)
+_COVERED = (_DAY_NS, _DAY_NS, 7 * _DAY_NS)  # history from which a period's inputs count
+CALENDAR = 2 * len(_PERIODS)
+"""Known inputs of the skips that are made of the time: sine and cosine of each period."""
 
 
 @jit(inline=True)
@@ -51,23 +59,42 @@ def learn_inputs(x, stat, I, weight):
 
 
 @jit(inline=True)
-def begin_regressors(state, at, D, d, z):
-    """Writes the regressors of feature d as if z had always been its value."""
+def begin_regressors(state, at, clipped, D, d, z, clip):
+    """Writes the regressors of feature d, raw ones at `at` and clipped averages at `clipped`, as if z had always been its value."""
     for j in range(REGRESSORS):
         state[at + j * D + d] = z
+    for j in range(REGRESSORS - LAGS):
+        state[clipped + j * D + d] = bounded(z, clip)
 
 
 @jit(inline=True)
-def absorb_regressors(state, at, D, d, z):
-    """Writes the regressors of feature d after its value z: lags 1 to 3, then the EWMAs."""
-    column = at + d
-    z = bounded(z, BOUND)
-    state[column + 2 * D] = state[column + D]
-    state[column + D] = state[column]
-    state[column] = z
+def absorb_regressors(state, at, clipped, D, values, v0, clip):
+    """Writes the regressors after the values (D, at v0): lags 1 to 3, EWMAs of them and of the clipped ones."""
+    lags, averages, clipped_averages = state[at:], state[at + LAGS * D :], state[clipped:]
+    z = values[v0:]
+    for d in range(D):
+        lags[2 * D + d] = lags[D + d]
+        lags[D + d] = lags[d]
+        lags[d] = bounded(z[d], BOUND)
     for j in range(REGRESSORS - LAGS):
-        k = column + (LAGS + j) * D
-        state[k] += _GAINS[j] * (z - state[k])
+        raw, cut = averages[j * D :], clipped_averages[j * D :]
+        for d in range(D):
+            raw[d] += _GAINS[j] * (bounded(z[d], BOUND) - raw[d])
+        for d in range(D):
+            cut[d] += _GAINS[j] * (bounded(z[d], clip) - cut[d])
+
+
+@jit(inline=True)
+def read_regressors(state, at, clipped, D, clip, out, o0, o1):
+    """Writes the 8 D raw regressors at o0 of `out` and the clipped ones at o1."""
+    values, averages = state[at:], state[clipped:]
+    raw, cut, late = out[o0:], out[o1:], out[o1 + LAGS * D :]
+    for j in range(REGRESSORS * D):
+        raw[j] = values[j]
+    for j in range(LAGS * D):
+        cut[j] = bounded(values[j], clip)
+    for j in range((REGRESSORS - LAGS) * D):
+        late[j] = averages[j]
 
 
 @jit(inline=True)
@@ -76,3 +103,30 @@ def known_input(x, stat, I, k, clip):
     if np.isnan(x[k]) or np.isnan(stat[k]):
         return _ZERO
     return bounded(normalised(x[k], stat[k], stat[2 * I + k]), clip)
+
+
+@jit(inline=True)
+def calendar(time, first, last, out, o0):
+    """Writes sine and cosine of day, half day and week (CALENDAR values at o0), 0 until the history covers the period.
+
+    time, first, last int64 ns: of the record, and of the stream's first and latest records before it.
+    """
+    for k in range(CALENDAR):
+        out[o0 + k] = _ZERO
+    if time == NO_TIME or first == NO_TIME:
+        return
+    for k in range(len(_PERIODS)):
+        if last - first >= _COVERED[k]:
+            turn = np.float32(np.float64(time % _PERIODS[k]) / _PERIODS[k])
+            out[o0 + 2 * k] = sine_of_turn(turn)
+            out[o0 + 2 * k + 1] = sine_of_turn(turn + _QUARTER)
+
+
+@jit(inline=True)
+def sine_of_turn(turn):
+    """sin(2 pi turn) within 1e-6 for turn from 0 to 2: folded to a quarter turn, then the series of the sine to x^9."""
+    x = turn - np.rint(turn)
+    x = _HALF - x if x > _QUARTER else (-_HALF - x if x < -_QUARTER else x)
+    x *= _TWO_PI
+    y = x * x
+    return x * (_ONE - y * (_S3 - y * (_S5 - y * (_S7 - y * _S9))))

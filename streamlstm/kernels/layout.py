@@ -4,7 +4,7 @@ A stream's state is one row in each of three arrays, so that an event touches fe
 
 | array | row |
 |---|---|
-| state (S, W) float32 | scalars, then per layer h and c, then the skip's regressors, error scales, threshold |
+| state (S, W) float32 | scalars, per layer h and c, the skips' regressors, the score's parts, threshold |
 | stats (S, V) float64 | of each input before normalisation: mean (I), variance (I), spread (I) |
 | marks (S, MARKS) int64 | counters, times, the open episode |
 
@@ -17,8 +17,14 @@ SPANS = (6, 12, 25, 50, 100)
 """Regressors of the skip: the last three values and EWMAs of these spans (rows), of every feature."""
 REGRESSORS = LAGS + len(SPANS)
 
+RAW, CLIPPED, BARE, HEADS = range(4)
+"""Predictions that a record is compared with: a skip on raw inputs plus LSTM, one on clipped inputs, the LSTM alone."""
+VARIABILITY, RANGE, PARTS = range(3, 6)
+"""Parts of the score: the errors of the heads, then unrest, then values outside the usual."""
+RECENT_ROWS = 10  # values that the variability is of
+
 # ---- scalars at the start of a row of `state`
-SMOOTH, LIMIT, PEAK, REPORTED, SCALARS = range(5)
+SCORE, LIMIT, PEAK, REPORTED, SCALARS = range(5)
 
 # ---- columns of `marks`
 (SEEN, READY, BEGUN, SCORED, LAST_ROW, FIRST_TIME, LAST_TIME, BACKWARD, REPEATED, IMPUTED,
@@ -26,17 +32,22 @@ SMOOTH, LIMIT, PEAK, REPORTED, SCALARS = range(5)
  PEAK_TIME, CAUSE, WINDOW_AT, MARKS) = range(26)  # fmt: skip
 
 # ---- entries of `sizes`
-(N_FEATURES, N_KNOWN, HIDDEN, LAYERS, PADDED, OUTPUTS, STATE_WIDTH, STATS_WIDTH,
- AT_LAYERS, AT_REGRESSORS, AT_USUAL, AT_RECENT, AT_SHARE, AT_THRESHOLD, AT_WINDOW,
- LDZ, LDR, WINDOW, SEGMENT, KIND, ONLINE, SIZES) = range(22)  # fmt: skip
+(N_FEATURES, N_KNOWN, N_CALENDAR, HIDDEN, LAYERS, PADDED, OUTPUTS, STATE_WIDTH, STATS_WIDTH,
+ AT_LAYERS, AT_REGRESSORS, AT_CLIPPED, AT_ERRORS, AT_UNREST, AT_SHARE, AT_RING, AT_SMOOTH,
+ AT_USUAL, AT_VARIABILITY, AT_RANGE, AT_PARTS, AT_THRESHOLD, AT_WINDOW,
+ LDZ, LDR, WINDOW, SEGMENT, KIND, ONLINE, SIZES) = range(30)  # fmt: skip
 
 # ---- entries of `params`
-(CLIP, SMOOTH_GAIN, SCALE_GAIN, SCALE_FLOOR, LEARNING_ROWS, CALIBRATING_ROWS,
+(CLIP, SMOOTH_GAIN, SCALE_GAIN, SCALE_FLOOR, LEARNING_ROWS, CALIBRATING_ROWS, ADAPT, LEAST_WEIGHT, LEAST_PART_WEIGHT,
  ALARMS_PER_DAY, LEVEL, SIGMAS, MEMORY_ROWS, LIMIT_FLOOR,
- MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, PARAMS) = range(17)  # fmt: skip
+ MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, WEIGHT, PARAMS) = (*range(20), 19 + 5)  # fmt: skip
+
+# ---- bits of `params[ADAPT]`: what a scored record may teach; BY_STAGE leaves it to the stream's stage
+ERRORS, CALIBRATION, THRESHOLD = 1, 2, 4
+BY_STAGE = -1.0
 
 # ---- rows of the outputs
-OUT_SCORE, OUT_THRESHOLD, OUT_SEVERITY, OUT_PEAK, OUT_VALUES = range(5)
+OUT_SCORE, OUT_THRESHOLD, OUT_SEVERITY, OUT_PEAK, OUT_PART, OUT_VALUES = (*range(5), 4 + 5)  # a row for each of PARTS
 OUT_FLAG, OUT_STAGE, OUT_CHANGE, OUT_IMPUTED, OUT_DETAILED, OUT_CODES = range(6)
 OUT_EXPECTED, OUT_LOW, OUT_HIGH, OUT_ATTRIBUTION, OUT_DETAILS = range(5)
 

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
-from streamlstm.kernels.batch import run_groups
+from streamlstm.kernels.batch import run_groups, skip_lanes
 from streamlstm.kernels.bptt import adam_step, window_gradient
 from streamlstm.kernels.cells.lstm import PANEL
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.layout import *
-from streamlstm.kernels.ridge import add_moments, solve_ridge
+from streamlstm.kernels.ridge import add_moments, scale_moments, solve_ridge
 from streamlstm.types import Float32, Float64, Int64
 
 # ---- entries of Learner.counters
@@ -29,8 +29,8 @@ _ZERO = np.int64(0)
 
 
 class Learner(NamedTuple):
-    """All that learns: counters int64; theta, its Adam moments and gradient; the LSTM's unit `scale` (D) in deviations;
-    the skip's moments and weights; the tap's arrays; scratch of a tile of windows."""
+    """All that learns: counters int64; theta, its Adam moments and gradient; the LSTM's unit `scale` (3 D) in deviations;
+    moments and weights of both skips, raw and clipped (2, P, ..); the tap's arrays; scratch of a tile of windows."""
 
     counters: Int64
     theta: Float32
@@ -78,17 +78,17 @@ def score_online(
 def learn_segment(setup, learner, work, rate):
     """One update: the skip by ridge regression on all rows so far, then one Adam step of the LSTM; writes the weights."""
     counters = learner.counters
-    P, D = learner.cross.shape
+    P = learner.cross.shape[1]
     fade = 1.0 - setup.sizes[SEGMENT] / _MEMORY_ROWS
-    for p in range(P):
-        for q in range(p + 1):
-            learner.gram[p, q] *= fade
-        for d in range(D):
-            learner.cross[p, d] *= fade
-    counters[ROWS] = add_moments(learner.regressors, learner.target, learner.gram, learner.cross, counters[ROWS])
+    used = _ZERO
+    for cut in range(2):
+        gram, cross = learner.gram[cut], learner.cross[cut]
+        scale_moments(gram, cross, fade)
+        used = add_moments(learner.regressors[:, cut * P : (cut + 1) * P], learner.target, gram, cross, counters[ROWS])
+        if used > 0:
+            solve_ridge(gram, cross, _PENALTY, learner.factor, learner.skip[cut])
+    counters[ROWS] = used
     counters[UPDATES] += 1
-    if counters[ROWS] > 0:
-        solve_ridge(learner.gram, learner.cross, _PENALTY, learner.factor, learner.skip)
     if counters[UPDATES] >= _FIRST_STEP:
         step_lstm(setup.sizes, learner, work, rate)
     write_weights(setup.sizes, learner.theta, learner.scale, learner.skip, setup.weights)
@@ -98,7 +98,7 @@ def learn_segment(setup, learner, work, rate):
 def step_lstm(sizes, learner, work, rate):
     """One Adam step from the windows that came to their end in this segment, each record of them for the only time."""
     D, K, L, Hp = sizes[N_FEATURES], sizes[N_KNOWN], sizes[LAYERS], sizes[PADDED]
-    I, T, N = D + K, sizes[WINDOW], sizes[SEGMENT]
+    I, T, N, targets = D + K, sizes[WINDOW], sizes[SEGMENT], HEADS * D
     memory = 2 * L * Hp
     closed = 0
     for n in range(N):
@@ -122,14 +122,14 @@ def step_lstm(sizes, learner, work, rate):
                         learner.h[(layer * B + lanes) * Hp + u] = window[2 * layer * Hp + u]
                         learner.c[(layer * B + lanes) * Hp + u] = window[(2 * layer + 1) * Hp + u]
                 for t in range(T):
-                    entry = memory + t * (I + D)
+                    entry = memory + t * (I + targets)
                     for k in range(I):
                         learner.x[(t * B + lanes) * I + k] = window[entry + k]
-                    for d in range(D):
-                        learner.wished[(t * B + lanes) * D + d] = window[entry + I + d] / learner.scale[d]
+                    for j in range(targets):
+                        learner.wished[(t * B + lanes) * targets + j] = window[entry + I + j] / learner.scale[j]
                 lanes += 1
             n += 1
-        window_gradient(learner.theta, learner.x, learner.wished, learner.h, learner.c, T, B, I, Hp, L, D,
+        window_gradient(learner.theta, learner.x, learner.wished, learner.h, learner.c, T, B, I, Hp, L, targets,
                         sizes[OUTPUTS], _HUBER, 1.0 / (T * LANES_PER_TILE), work, learner.gradient)  # fmt: skip
         if closed == 0:
             break
@@ -139,15 +139,15 @@ def step_lstm(sizes, learner, work, rate):
 
 @jit
 def set_scale(sizes, learner):
-    """Writes the root mean square of what the skip leaves over in the closed windows: the LSTM's unit from now on."""
-    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
+    """Writes the root mean square of what the heads leave over in the closed windows: the LSTM's unit from now on."""
+    I, targets = sizes[N_FEATURES] + sizes[N_KNOWN], HEADS * sizes[N_FEATURES]
     memory = 2 * sizes[LAYERS] * sizes[PADDED]
-    for d in range(D):
+    for d in range(targets):
         total, count = 0.0, 0
         for n in range(sizes[SEGMENT]):
             if learner.closed[0, n] == 1:
                 for t in range(sizes[WINDOW]):
-                    e = learner.windows[n, memory + t * (I + D) + I + d]
+                    e = learner.windows[n, memory + t * (I + targets) + I + d]
                     if not np.isnan(e):
                         total += np.float64(e) * e
                         count += 1
@@ -156,7 +156,7 @@ def set_scale(sizes, learner):
 
 @jit
 def write_weights(sizes, theta, scale, skip, out_weights):
-    """Writes the weights as the step reads them: panels of every layer, then readout (in deviations) and skip."""
+    """Writes the weights as the step reads them: panels of every layer, then readout (in deviations) and skips."""
     D, H, L, Hp, O = sizes[N_FEATURES], sizes[HIDDEN], sizes[LAYERS], sizes[PADDED], sizes[OUTPUTS]
     G, inputs, w0, at = 4 * Hp, D + sizes[N_KNOWN], 0, 0
     for layer in range(L):
@@ -172,9 +172,14 @@ def write_weights(sizes, theta, scale, skip, out_weights):
             at += (K + 1) * PANEL
         w0 += (inputs + Hp + 1) * G
         inputs = Hp
-    for d in range(D):
-        out_weights[at + d] = theta[w0 + Hp * O + d] * scale[d]
+    for j in range(HEADS * D):
+        out_weights[at + j] = theta[w0 + Hp * O + j] * scale[j]
         for u in range(H):
-            out_weights[at + (1 + u) * O + d] = theta[w0 + u * O + d] * scale[d]
-        for p in range(skip.shape[0]):
-            out_weights[at + (1 + H + p) * O + d] = skip[p, d]
+            out_weights[at + (1 + u) * O + j] = theta[w0 + u * O + j] * scale[j]
+    at += (1 + H) * O
+    P = skip.shape[1]
+    wide, first, cut_wide = skip_lanes(D)
+    for p in range(P):
+        for d in range(D):
+            out_weights[at + p * wide + d] = skip[0, p, d]
+            out_weights[at + P * wide + p * cut_wide + D - first + d] = skip[1, p, d]

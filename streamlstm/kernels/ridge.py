@@ -36,6 +36,17 @@ def add_moments(regressors, target, gram, cross, used):
 
 
 @jit
+def scale_moments(gram, cross, factor):
+    """Multiplies gram (P, P, lower half) and cross (P, D) by `factor`: rows added before count for less."""
+    P, D = cross.shape
+    for p in range(P):
+        for q in range(p + 1):
+            gram[p, q] *= factor
+        for d in range(D):
+            cross[p, d] *= factor
+
+
+@jit
 def solve_ridge(gram, cross, penalty, factor, out):
     """Writes the weights out (P, D) float64 that minimise squared error + penalty |w|^2; factor (P, P) is scratch.
 

@@ -3,42 +3,51 @@
 | letter | meaning |
 |---|---|
 | b, r, s | record of the batch, row of the tile, slot of the stream |
-| D, K, I | predicted features, known inputs, D + K |
+| D, K, C, I | predicted features, known inputs, known inputs made of the time, D + K |
+| P | regressors of a skip: a constant, 8 D, K, C |
 | z | an input in standard deviations from its mean; float32 from here on |
-| u | error of a feature over its usual size |
 
-The tuples `setup`, `pool`, `records`, `out` and `tap` are those of `arguments`.
+The tuples `setup`, `pool`, `records`, `out` and `tap` are those of `arguments`; the score is that of `parts`.
 """
 
 import numpy as np
 
 from streamlstm.kernels import episodes, thresholds
 from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.details import cause_of, write_detail, write_learning
 from streamlstm.kernels.episodes import NONE, UPDATED, step_episode
 from streamlstm.kernels.inputs import (
     BOUND,
     absorb_regressors,
     begin_regressors,
     bounded,
+    calendar,
     known_input,
     learn_inputs,
     normalised,
-    spread_of,
+    read_regressors,
 )
 from streamlstm.kernels.layout import *
+from streamlstm.kernels.parts import (
+    WORK,
+    WORK_ERROR,
+    combine,
+    head_part,
+    range_part,
+    read_values,
+    share_out,
+    smooth_parts,
+    variability_part,
+)
 from streamlstm.types import NO_TIME, Stage
 
 LEARNING, CALIBRATING, LIVE = map(int, Stage)
 _NORMALISER_ROWS = 10_000.0  # memory of the running mean and spread
-_WILD, _WILD_EARLY = (
-    256.0,
-    10.0,
-)  # usual errors: a record's part in the score; one value, however wild, must fade within some spans;
-# before a stream is live it would also make up the tail of the threshold that is being learned
-# What one record may move, in usual errors: the regressors and the recent error, and the usual error itself. Without
-# the bounds one value of 1e30 makes a stream blind for thousands of records; a lasting shift is followed within some.
-_JUMP, _OUTLIER = np.float32(100), np.float32(20)
-_USUAL_ROWS = 1000.0  # memory of the usual error
+# What one record may move, in usual errors: the recent error, and the usual error itself. Without the bounds one value
+# of 1e30 makes a stream blind for thousands of records; a lasting shift is followed within some.
+_JUMP, _OUTLIER = np.float32(100), np.float32(100)
+_SANE = np.float32(10)  # online: usual errors above which a record teaches the weights nothing
+_QUANTILE, _QUANTILE_GAIN = np.float32(0.01), np.float32(20)
 _DAY_NS = 86_400e9
 _ROWS_PER_DAY = 1440.0  # of data without times
 _LARGEST_TAIL = 0.02  # a stream of a few records a day must not be told to flag them all
@@ -49,44 +58,61 @@ _NAN, _ZERO, _ONE = np.float32(np.nan), np.float32(0), np.float32(1)
 def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
     """Writes what the network reads at record b: z (inputs of the first layer) and regressors behind the place of h."""
     sizes, params = setup.sizes, setup.params
-    D, K, H = sizes[N_FEATURES], sizes[N_KNOWN], sizes[HIDDEN]
-    I = D + K
+    D, K, C, H = sizes[N_FEATURES], sizes[N_KNOWN], sizes[N_CALENDAR], sizes[HIDDEN]
+    I, P = D + K, 1 + REGRESSORS * D + K + C
     state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
-    at, layers = sizes[AT_REGRESSORS], sizes[AT_LAYERS]
-    memory = 2 * sizes[LAYERS] * sizes[PADDED]
+    at = sizes[AT_REGRESSORS]
     clip = np.float32(params[CLIP])
     if mark[READY] == 1 and mark[BEGUN] == 0:
-        mark[BEGUN] = 1
-        for k in range(memory):
-            state[layers + k] = _ZERO
-        for d in range(D):
-            begin = _ZERO
-            if not np.isnan(x[d]) and not np.isnan(stat[d]):
-                begin = bounded(normalised(x[d], stat[d], stat[2 * I + d]), BOUND)
-            begin_regressors(state, at, D, d, begin)
-            if mark[SCORED] == 0:
-                state[sizes[AT_USUAL] + d] = setup.usual[d]
-                state[sizes[AT_RECENT] + d] = setup.usual[d]
+        begin_row(s, setup, pool, x, clip)
     for d in range(D):
         z[z0 + d] = bounded(state[at + d], clip)
-    for k in range(D, I):
-        z[z0 + k] = known_input(x, stat, I, k, clip)
-    first = r0 + H
-    regressors[first] = _ONE
-    for j in range(REGRESSORS * D):
-        regressors[first + 1 + j] = state[at + j]
+    raw, cut = r0 + H, r0 + H + P
+    read_regressors(state, at, sizes[AT_CLIPPED], D, clip, regressors, raw + 1, cut + 1)
+    regressors[raw] = regressors[cut] = _ONE
+    known = 1 + REGRESSORS * D
     for k in range(K):
-        regressors[first + 1 + REGRESSORS * D + k] = z[z0 + D + k]
+        value = known_input(x, stat, I, D + k, clip)
+        z[z0 + D + k] = regressors[raw + known + k] = regressors[cut + known + k] = value
+    if C > 0:
+        calendar(records.time[b], mark[FIRST_TIME], mark[LAST_TIME], regressors, raw + known + K)
+        for k in range(C):
+            regressors[cut + known + K + k] = regressors[raw + known + K + k]
     if sizes[ONLINE] == 1:
-        for j in range(1 + REGRESSORS * D + K):
-            tap.regressors[tap.at + b, j] = regressors[first + j]
-        window = sizes[AT_WINDOW]
+        for j in range(2 * P):
+            tap.regressors[tap.at + b, j] = regressors[raw + j]
+        window, memory = sizes[AT_WINDOW], 2 * sizes[LAYERS] * sizes[PADDED]
         if mark[WINDOW_AT] == 0:
             for k in range(memory):
-                state[window + k] = state[layers + k]
-        entry = window + memory + mark[WINDOW_AT] * (I + D)
+                state[window + k] = state[sizes[AT_LAYERS] + k]
+        entry = window + memory + mark[WINDOW_AT] * (I + HEADS * D)
         for k in range(I):
             state[entry + k] = z[z0 + k]
+
+
+@jit
+def begin_row(s, setup, pool, x, clip):
+    """Writes the state of a stream at its first record that is scored: no memory, regressors as if x had always been."""
+    sizes = setup.sizes
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
+    state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
+    mark[BEGUN] = 1
+    for k in range(2 * sizes[LAYERS] * sizes[PADDED]):
+        state[sizes[AT_LAYERS] + k] = _ZERO
+    for d in range(D):
+        begin = _ZERO
+        if not np.isnan(x[d]) and not np.isnan(stat[d]):
+            begin = bounded(normalised(x[d], stat[d], stat[2 * I + d]), BOUND)
+        begin_regressors(state, sizes[AT_REGRESSORS], sizes[AT_CLIPPED], D, d, begin, clip)
+        if mark[SCORED] == 0:
+            state[sizes[AT_RANGE] + d] = state[sizes[AT_RANGE] + D + d] = begin
+        state[sizes[AT_UNREST] + d] = _ZERO
+    for k in range(HEADS * D):
+        if mark[SCORED] == 0:
+            state[sizes[AT_USUAL] + k] = setup.usual[k]
+        state[sizes[AT_ERRORS] + k] = state[sizes[AT_USUAL] + k]
+    for part in range(PARTS):
+        state[sizes[AT_SMOOTH] + part] = state[sizes[AT_PARTS] + part]
 
 
 @jit(inline=True)
@@ -106,7 +132,7 @@ def note_time(mark, time):
 
 @jit(inline=True)
 def wished_tail(mark, params):
-    """Share of records that may open an episode, from the wished alarms per day and the stream's own records per day."""
+    """Alarms wished for per record, from those per day and the stream's own records per day."""
     per_day = _ROWS_PER_DAY
     if mark[FIRST_TIME] != NO_TIME and mark[LAST_TIME] > mark[FIRST_TIME]:
         per_day = mark[SEEN] * _DAY_NS / np.float64(mark[LAST_TIME] - mark[FIRST_TIME])
@@ -114,95 +140,11 @@ def wished_tail(mark, params):
 
 
 @jit(inline=True)
-def errors(s, setup, pool, x, prediction, p0, work, w0):
-    """Sum of u^2 and number of features present; writes z (D) and error (D) to `work`, smoothed u^2 to the state.
-
-    u = |e| / sqrt(usual * max(recent, usual)): half of the scale is fixed, half follows the stream, so that a permanent
-    shift stops alarming (quality notes: a fixed scale alone loses .03 of VUS-PR).
-    """
-    sizes = setup.sizes
-    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
-    state, stat = pool.state[s], pool.stats[s]
-    usual, recent, share = sizes[AT_USUAL], sizes[AT_RECENT], sizes[AT_SHARE]
-    gain = np.float32(setup.params[SMOOTH_GAIN])
-    floor = np.float32(setup.params[SCALE_FLOOR])
-    total, present = 0.0, 0
-    for d in range(D):
-        predicted = bounded(prediction[p0 + d], BOUND)
-        if np.isnan(x[d]):
-            work[w0 + d], work[w0 + D + d] = predicted, _ZERO
-            continue
-        if np.isnan(stat[d]):
-            stat[d], stat[I + d], stat[2 * I + d] = x[d], 0.0, spread_of(x[d], 0.0)
-        z = normalised(x[d], stat[d], stat[2 * I + d])
-        e = z - predicted
-        fixed = max(state[usual + d], floor)
-        u2 = np.float64(e) * e / (np.float64(fixed) * max(state[recent + d], fixed))
-        total += u2
-        present += 1
-        state[share + d] += gain * (np.float32(u2) - state[share + d])
-        work[w0 + d], work[w0 + D + d] = z, e
-    return total, present
-
-
-@jit(inline=True)
-def write_detail(b, s, setup, pool, out, prediction, p0, present):
-    """Writes expected value, band and attribution of record b, in the unit of the input.
-
-    The band is where this feature alone would hold the score at the threshold.
-    """
-    sizes = setup.sizes
-    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
-    state, stat = pool.state[s], pool.stats[s]
-    floor = np.float32(setup.params[SCALE_FLOOR])
-    whole = 0.0
-    for d in range(D):
-        whole += state[sizes[AT_SHARE] + d]
-    limit = np.float64(state[LIMIT]) * np.sqrt(np.float64(max(present, 1)))
-    for d in range(D):
-        fixed = max(state[sizes[AT_USUAL] + d], floor)
-        scale = np.sqrt(np.float64(fixed) * max(state[sizes[AT_RECENT] + d], fixed))
-        expected = stat[d] + stat[2 * I + d] * bounded(prediction[p0 + d], BOUND)
-        out.details[OUT_EXPECTED, b, d] = expected
-        out.details[OUT_LOW, b, d] = expected - limit * scale * stat[2 * I + d]
-        out.details[OUT_HIGH, b, d] = expected + limit * scale * stat[2 * I + d]
-        out.details[OUT_ATTRIBUTION, b, d] = state[sizes[AT_SHARE] + d] / whole if whole > 0.0 else 1.0 / D
-    out.codes[OUT_DETAILED, b] = 1
-
-
-@jit(inline=True)
-def cause_of(s, setup, pool, work, w0):
-    """The feature that the score is most owed to, counted from 1, negative where the value lay below the expected one."""
-    D, share = setup.sizes[N_FEATURES], setup.sizes[AT_SHARE]
-    state = pool.state[s]
-    largest = 0
-    for d in range(1, D):
-        if state[share + d] > state[share + largest]:
-            largest = d
-    return largest + 1 if work[w0 + D + largest] >= _ZERO else -(largest + 1)
-
-
-@jit
-def write_learning(b, setup, records, out):
-    """Writes the result of a record that came before its stream was ready: no score, no threshold."""
-    out.values[OUT_SCORE, b] = _ZERO
-    out.values[OUT_THRESHOLD, b] = _NAN
-    out.values[OUT_SEVERITY, b] = _NAN
-    for code in range(OUT_CODES):
-        out.codes[code, b] = 0
-    if records.detail:
-        out.codes[OUT_DETAILED, b] = 1
-        D = setup.sizes[N_FEATURES]
-        for d in range(D):
-            out.details[OUT_EXPECTED, b, d] = out.details[OUT_LOW, b, d] = out.details[OUT_HIGH, b, d] = np.nan
-            out.details[OUT_ATTRIBUTION, b, d] = 1.0 / D
-
-
-@jit(inline=True)
 def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, work, w0):
     """Scores record b against `prediction` (at p0) and absorbs it; writes the outputs of b and the state of s.
 
-    `network` (at p0) is the LSTM's part of the prediction; `work` (at w0) has room for 2 D values.
+    `prediction` holds a row of 3 D values, head by head; `network` (at p0) is the LSTM's part of it; `work` (at w0) has
+    room for WORK * D + PARTS values.
     """
     sizes, params = setup.sizes, setup.params
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
@@ -221,20 +163,29 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
             tap.closed[0, tap.at + b] = 0
         return
 
-    total, present = errors(s, setup, pool, x, prediction, p0, work, w0)
+    present = read_values(x, stat, D, I, prediction, p0, work, w0)
     live = mark[SCORED] >= params[CALIBRATING_ROWS] and state[LIMIT] > _ZERO
-    rms = _ZERO
+    totals, parts = work[w0 + WORK * D :], out.values[OUT_PART:]
+    floor, gain = np.float32(params[SCALE_FLOOR]), np.float32(params[SMOOTH_GAIN])
+    for head in range(HEADS):
+        totals[head] = head_part(head, D, sizes, state, floor, prediction, p0, work, w0)
+    totals[VARIABILITY] = variability_part(D, sizes, state, mark[BEGUN] - 1, np.float32(params[SCALE_GAIN]), work, w0)
+    totals[RANGE] = range_part(D, sizes, state, work, w0)
+    smooth, known = state[sizes[AT_SMOOTH] :], state[sizes[AT_PARTS] :]
     if present > 0:
-        rms = np.float32(min(np.sqrt(total / present), _WILD if live else _WILD_EARLY))
-        state[SMOOTH] += (rms - state[SMOOTH]) * (_ONE if mark[SCORED] == 0 else np.float32(params[SMOOTH_GAIN]))
-    score, limit = state[SMOOTH], state[LIMIT]
+        settled = live or params[ADAPT] != BY_STAGE
+        smooth_parts(totals, present, D, gain, mark[SCORED] == 0, mark[BEGUN] - 1, settled, smooth)
+    score = combine(smooth, known, known[PARTS:], params, parts, b)
+    share_out(D, gain, score, parts, b, totals, work, w0, state[sizes[AT_SHARE] :])
+    limit = state[LIMIT]
+    state[SCORE] = score
     severity, change, flag = _NAN, NONE, 0
     if live:
         severity = score / limit
         change = step_episode(mark, state, severity, time, records.source, records.row[b], params)
         flag = 1 if mark[OPEN] == 1 and severity > _ONE else 0
         if change in (episodes.OPENED, UPDATED):
-            mark[CAUSE] = cause_of(s, setup, pool, work, w0)
+            mark[CAUSE] = cause_of(b, s, setup, pool, parts, work, w0)
     out.values[OUT_SCORE, b] = score
     out.values[OUT_THRESHOLD, b] = limit if live else _NAN
     out.values[OUT_SEVERITY, b] = severity
@@ -249,7 +200,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         out.values[OUT_PEAK, b] = state[PEAK]
         for k in range(MARKS):
             out.episodes[b, k] = mark[k]
-    absorb_row(b, s, setup, pool, x, tap, prediction, network, p0, work, w0, present, rms, live, change)
+    absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, change)
 
 
 @jit(inline=True)
@@ -263,69 +214,125 @@ def lesson_of(mark, change, params):
 
 
 @jit(inline=True)
-def absorb_row(b, s, setup, pool, x, tap, prediction, network, p0, work, w0, present, rms, live, change):
-    """Learns from record b after its score: threshold, usual and recent errors, regressors, counters of stream s.
+def adapting(sizes, params, mark, live, quiet):
+    """The bits ERRORS, CALIBRATION and THRESHOLD that say what a record may teach.
 
-    An open episode teaches neither the threshold nor the model, until it has lasted so long that it is the new normal;
-    its first record counts once in the threshold, so that the alarms opened make up the tail.
+    An open episode teaches nothing, until it has lasted so long that it is the new normal; a threshold is learned from
+    scores whose calibration has settled.
     """
+    if params[ADAPT] != BY_STAGE:
+        return np.int64(params[ADAPT])
+    if live:
+        return THRESHOLD | (ERRORS | CALIBRATION if sizes[ONLINE] == 1 and quiet else 0)
+    return ERRORS | CALIBRATION | (THRESHOLD if 2 * mark[SCORED] >= params[CALIBRATING_ROWS] else 0)
+
+
+@jit(inline=True)
+def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, change):
+    """Learns from record b after its score: threshold, calibration, usual and recent errors, regressors, counters."""
     sizes, params = setup.sizes, setup.params
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
-    score, limit = state[SMOOTH], state[LIMIT]
     quiet = mark[OPEN] == 0 or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
-    if present > 0:
+    adapt = adapting(sizes, params, mark, live, quiet)
+    if present > 0 and adapt & THRESHOLD:
         lesson = lesson_of(mark, change, params)
-        learned = min(score, np.float32(2) * limit) if live and lesson != ACCEPTED else score
-        thresholds.absorb(sizes[KIND], state[sizes[AT_THRESHOLD] :], lesson, learned, params)
-    adapting = (sizes[ONLINE] == 1 and quiet) or not live
-    usual_weight = np.float32(max(1.0 / (mark[SCORED] + 1.0), 2.0 / (_USUAL_ROWS + 1.0)))
-    scale_gain, floor = np.float32(params[SCALE_GAIN]), np.float32(params[SCALE_FLOOR])
-    usual, recent, at = sizes[AT_USUAL], sizes[AT_RECENT], sizes[AT_REGRESSORS]
+        score = state[SCORE]
+        if live and lesson != ACCEPTED:
+            score = min(score, np.float32(2) * state[LIMIT])
+        thresholds.absorb(sizes[KIND], state[sizes[AT_THRESHOLD] :], lesson, score, params)
     if sizes[ONLINE] == 1:
-        absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, quiet and rms < _WILD_EARLY)
-    for d in range(D):
-        z, e = work[w0 + d], work[w0 + D + d]
-        if not np.isnan(x[d]):
-            fixed = max(state[usual + d], floor)
-            largest = max(fixed, state[recent + d])
-            predicted = bounded(prediction[p0 + d], BOUND)
-            z = min(max(z, predicted - _JUMP * largest), predicted + _JUMP * largest)
-            if adapting:
-                size = min(abs(e), _OUTLIER * fixed)
-                state[usual + d] = np.sqrt(fixed * fixed + usual_weight * (size * size - fixed * fixed))
-            state[recent + d] += scale_gain * (min(abs(e), _JUMP * largest) - state[recent + d])
-        absorb_regressors(state, at, D, d, z)
-    if adapting and sizes[ONLINE] == 1:
+        sane = work[w0 + WORK * D + RAW] < _SANE * _SANE * np.float32(present)
+        absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, quiet and sane)
+    weight = 1.0 / (mark[SCORED] + 1.0)
+    if adapt & ERRORS:
+        absorb_errors(D, sizes, state, mark, np.float32(max(weight, params[LEAST_WEIGHT])), params, work, w0)
+    if adapt & CALIBRATION:
+        absorb_parts(sizes, state, np.float32(max(weight, params[LEAST_PART_WEIGHT])))
+    absorb_recent(D, sizes, state, params, work, w0)
+    absorb_regressors(state, sizes[AT_REGRESSORS], sizes[AT_CLIPPED], D, work, w0, np.float32(params[CLIP]))
+    if sizes[ONLINE] == 1 and (quiet or not live):
         learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))
     mark[IMPUTED] += D - present
     mark[SEEN] += 1
+    mark[BEGUN] += 1
     if present > 0:
         mark[SCORED] += 1
-    if (
-        mark[SCORED] % thresholds.interval(sizes[KIND]) == 0
-        or change == episodes.OPENED
-        or (not live and mark[SCORED] >= params[CALIBRATING_ROWS])
-    ):
+    due = mark[SCORED] % thresholds.interval(sizes[KIND]) == 0
+    if due or change == episodes.OPENED or (not live and mark[SCORED] >= params[CALIBRATING_ROWS]):
         tail = wished_tail(mark, params)
         state[LIMIT] = thresholds.limit(sizes[KIND], state[sizes[AT_THRESHOLD] :], tail, params)
 
 
 @jit
-def absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, admitted):
-    """Writes what online learning takes from record b: the skip's target and the LSTM's, and a window that is full."""
-    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
-    memory = 2 * sizes[LAYERS] * sizes[PADDED]
-    entry = sizes[AT_WINDOW] + memory + mark[WINDOW_AT] * (I + D)
+def absorb_errors(D, sizes, state, mark, weight, params, work, w0):
+    """Writes the usual errors of the heads (root mean square), mean and variance of the variability, and the range."""
+    floor, there = np.float32(params[SCALE_FLOOR]), work[w0 + D :]
+    for head in range(HEADS):
+        usual, error = state[sizes[AT_USUAL] + head * D :], work[w0 + (WORK_ERROR + head) * D :]
+        for d in range(D):
+            fixed = max(usual[d], floor)
+            size = min(abs(error[d]), _OUTLIER * fixed)
+            usual[d] = np.sqrt(fixed * fixed + there[d] * weight * (size * size - fixed * fixed))
+    low, high, z = state[sizes[AT_RANGE] :], state[sizes[AT_RANGE] + D :], work[w0:]
+    step = min(_QUANTILE_GAIN * weight, _ONE)
     for d in range(D):
-        z, e = work[w0 + d], work[w0 + D + d]
-        tap.target[tap.at + b, d] = bounded(z, BOUND) if admitted else _NAN
-        state[entry + I + d] = e + network[p0 + d] if admitted else _NAN
+        low[d] += there[d] * step * (_QUANTILE - (_ONE if z[d] < low[d] else _ZERO))
+        high[d] += there[d] * step * ((_ONE if z[d] > high[d] else _ZERO) - _QUANTILE)
+    if mark[BEGUN] < RECENT_ROWS:
+        return
+    mean, variance = state[sizes[AT_VARIABILITY] :], state[sizes[AT_VARIABILITY] + D :]
+    ring = state[sizes[AT_RING] :]
+    for d in range(D):
+        centre, square = _ZERO, _ZERO
+        for k in range(RECENT_ROWS):
+            centre += ring[k * D + d]
+        centre /= np.float32(RECENT_ROWS)
+        for k in range(RECENT_ROWS):
+            square += (ring[k * D + d] - centre) * (ring[k * D + d] - centre)
+        difference = np.sqrt(square / np.float32(RECENT_ROWS)) - mean[d]
+        mean[d] += weight * difference
+        variance[d] = (_ONE - weight) * (variance[d] + weight * difference * difference)
+
+
+@jit
+def absorb_parts(sizes, state, weight):
+    """Writes mean and variance of the smoothed parts (West's update)."""
+    smooth, mean, variance = state[sizes[AT_SMOOTH] :], state[sizes[AT_PARTS] :], state[sizes[AT_PARTS] + PARTS :]
+    for part in range(PARTS):
+        difference = smooth[part] - mean[part]
+        mean[part] += weight * difference
+        variance[part] = (_ONE - weight) * (variance[part] + weight * difference * difference)
+
+
+@jit(inline=True)
+def absorb_recent(D, sizes, state, params, work, w0):
+    """Writes the recent errors of the heads."""
+    gain, floor, there = np.float32(params[SCALE_GAIN]), np.float32(params[SCALE_FLOOR]), work[w0 + D :]
+    for head in range(HEADS):
+        usual, recent = state[sizes[AT_USUAL] + head * D :], state[sizes[AT_ERRORS] + head * D :]
+        error = work[w0 + (WORK_ERROR + head) * D :]
+        for d in range(D):
+            largest = max(max(usual[d], floor), recent[d])
+            recent[d] += there[d] * gain * (min(abs(error[d]), _JUMP * largest) - recent[d])
+
+
+@jit
+def absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, admitted):
+    """Writes what online learning takes from record b: the skips' target and the LSTM's, and a window that is full."""
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
+    O = HEADS * D
+    memory = 2 * sizes[LAYERS] * sizes[PADDED]
+    entry = sizes[AT_WINDOW] + memory + mark[WINDOW_AT] * (I + O)
+    for d in range(D):
+        tap.target[tap.at + b, d] = bounded(work[w0 + d], BOUND) if admitted else _NAN
+    for j in range(O):
+        state[entry + I + j] = work[w0 + WORK_ERROR * D + j] + network[p0 + j] if admitted else _NAN
     mark[WINDOW_AT] += 1
     tap.closed[0, tap.at + b] = 0
     if mark[WINDOW_AT] == sizes[WINDOW]:
         mark[WINDOW_AT] = 0
         tap.closed[0, tap.at + b] = 1
         window = sizes[AT_WINDOW]
-        for k in range(memory + sizes[WINDOW] * (I + D)):
+        for k in range(memory + sizes[WINDOW] * (I + O)):
             tap.windows[tap.at + b, k] = state[window + k]

@@ -23,7 +23,7 @@ _CHECKS = 12  # looks at the held-out tail in one training
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One stream: inputs (n, I) float32 and target (n, D) float32 in units of the skip's error, NaN for nothing."""
+    """One stream: inputs (n, I) float32 and target (n, 3 D) float32 in units of each head's error, NaN for nothing."""
 
     inputs: Float32
     target: Float32

@@ -12,13 +12,22 @@ from streamlstm.detect.engine import Engine
 from streamlstm.errors import InputError
 from streamlstm.kernels.inputs import spread_of
 from streamlstm.kernels.layout import (
+    ADAPT,
+    AT_RANGE,
     AT_THRESHOLD,
+    AT_USUAL,
     CALIBRATING_ROWS,
+    CALIBRATION,
+    ERRORS,
+    HEADS,
     KIND,
-    OUT_EXPECTED,
+    LAGS,
+    LEAST_PART_WEIGHT,
+    LEAST_WEIGHT,
     PADDED,
     REGRESSORS,
     SCORED,
+    THRESHOLD,
     THRESHOLD_WIDTHS,
 )
 from streamlstm.kernels.regress import regress_stream
@@ -66,14 +75,14 @@ def fit(
     for d, feature in enumerate(features):
         if np.isnan(everything[:, d]).all():
             raise InputError(f"fit: feature {feature!r} has no value in any record; leave it out of input.features")
-    pooled = input_statistics(everything, everything)
-    stats = np.array([input_statistics(recording.x, everything, pooled) for recording in chosen.values()])
+    pooled = input_statistics(everything, D)
+    stats = np.array([input_statistics(recording.x, D, pooled) for recording in chosen.values()])
     series = [
-        _regress(recording.x, stat, layout, config.model.clip)
+        _regress(recording, stat, layout, config.model.clip)
         for recording, stat in zip(chosen.values(), stats, strict=True)
     ]
-    skip = fit_skip(series, config.training.ridge)
-    residuals = [s.target - (s.regressors @ skip).astype(np.float32) for s in series]
+    skip = fit_skips(series, config.training.ridge)
+    residuals = [_residuals(s, skip) for s in series]
     scale = np.maximum(np.sqrt(np.nanmean(np.concatenate(residuals) ** 2, axis=0)), 1e-3).astype(np.float32)
     lanes = [Series(s.inputs, residual / scale) for s, residual in zip(series, residuals, strict=True)]
     theta, summary = train_lstm(lanes, config, layout, on_progress)
@@ -87,17 +96,20 @@ def fit(
         "streams_too_short": len(recordings) - len(chosen),
         "rows": rows,
         "seconds": round(time.perf_counter() - began, 3),
-        "skip_rms": [float(v) for v in scale],
+        "skip_rms": [float(v) for v in scale[:D]],
         **summary,
     }
-    usual = np.sqrt((starts.usual.astype(np.float64) ** 2).mean(axis=0)).astype(np.float32)
+    usual = np.sqrt((starts.known[:, : HEADS * D].astype(np.float64) ** 2).mean(axis=0)).astype(np.float32)
     return Model(network, features, exogenous, usual, starts, config, training)
 
 
-def input_statistics(x: Float64, everything: Float64, pooled: Float64 | None = None) -> Float64:
-    """Mean, variance and spread (3 I) of the inputs; pooled ones where a stream has no value of an input.
+def input_statistics(x: Float64, D: int, pooled: Float64 | None = None) -> Float64:
+    """Mean, variance and spread (3 I) of the inputs x (n, I); pooled ones where a stream has no value of an input.
 
-    The spread is at least a thousandth of the largest value: several columns of real training data are constant.
+    The spread of a feature is its standard deviation, at least a thousandth of its largest value: several columns of
+    real training data are constant. Known inputs are often switches that are rarely on: in standard deviations they
+    would be shocks to the LSTM, so their spread is their range, and their size where they are constant (MSL, three
+    seeds: .624 instead of .590).
     """
     inputs = x.shape[1]
     out = np.zeros(3 * inputs)
@@ -113,39 +125,53 @@ def input_statistics(x: Float64, everything: Float64, pooled: Float64 | None = N
         variance = ((column - centre) ** 2).mean()
         largest = np.abs(column).max()
         out[k], out[inputs + k] = centre, variance
-        out[2 * inputs + k] = max(spread_of(centre, variance), 1e-3 * largest)
+        if k < D:
+            out[2 * inputs + k] = max(spread_of(centre, variance), 1e-3 * largest)
+        else:
+            out[2 * inputs + k] = np.ptp(column) or max(largest, 1.0)
     return out
 
 
 @dataclass(frozen=True, slots=True)
 class _Regression:
-    regressors: Float32  # (n, P)
+    regressors: Float32  # (n, 2 P), raw and clipped
     inputs: Float32  # (n, I)
     target: Float32  # (n, D)
 
 
-def _regress(x: Float64, stat: Float64, layout: Layout, clip: float) -> _Regression:
-    n, D = len(x), layout.num_features
+def _regress(recording: Recording, stat: Float64, layout: Layout, clip: float) -> _Regression:
+    n, D = len(recording.x), layout.num_features
+    P, C = layout.num_regressors, layout.num_calendar
     out = _Regression(
-        np.empty((n, layout.num_regressors), np.float32),
-        np.empty((n, D + layout.num_known), np.float32),
-        np.empty((n, D), np.float32),
+        np.empty((n, 2 * P), np.float32), np.empty((n, D + layout.num_known), np.float32), np.empty((n, D), np.float32)
     )
-    row = np.zeros(REGRESSORS * D, np.float32)
-    regress_stream(x, stat, D, np.float32(clip), row, out.regressors, out.inputs, out.target)
+    row = np.zeros((2 * REGRESSORS - LAGS + 1) * D, np.float32)
+    regress_stream(
+        recording.time, recording.x, stat, D, C, np.float32(clip), row, out.regressors, out.inputs, out.target
+    )
     return out
 
 
-def fit_skip(series: list[_Regression], penalty: float) -> Float64:
-    """Ridge weights (P, D) over all streams' rows whose features are all present; zeros where there is no such row."""
-    P, D = series[0].regressors.shape[1], series[0].target.shape[1]
-    gram, cross, used = np.zeros((P, P)), np.zeros((P, D)), 0
-    for s in series:
-        used = add_moments(s.regressors, s.target, gram, cross, used)
-    weights = np.zeros((P, D))
-    if used:
-        solve_ridge(gram, cross, penalty, np.zeros((P, P)), weights)
+def fit_skips(series: list[_Regression], penalty: float) -> Float64:
+    """Ridge weights (2, P, D), raw and clipped, over all streams' rows whose features are all present; else zeros."""
+    P, D = series[0].regressors.shape[1] // 2, series[0].target.shape[1]
+    weights = np.zeros((2, P, D))
+    for cut in range(2):
+        gram, cross, used = np.zeros((P, P)), np.zeros((P, D)), 0
+        for s in series:
+            used = add_moments(s.regressors[:, cut * P : (cut + 1) * P], s.target, gram, cross, used)
+        if used:
+            solve_ridge(gram, cross, penalty, np.zeros((P, P)), weights[cut])
     return weights
+
+
+def _residuals(series: _Regression, skip: Float64) -> Float32:
+    """What each head leaves over without the LSTM, (n, 3 D): of raw inputs, of clipped inputs, the target itself."""
+    P = skip.shape[1]
+    heads = [
+        series.target - (series.regressors[:, cut * P : (cut + 1) * P] @ skip[cut]).astype(np.float32) for cut in (0, 1)
+    ]
+    return np.concatenate([*heads, series.target], axis=1)
 
 
 def find_starts(
@@ -157,33 +183,50 @@ def find_starts(
     features: tuple[str, ...],
     exogenous: tuple[str, ...],
 ) -> Starts:
-    """Usual errors and threshold of every stream, from scoring its own records twice by the compiled call itself."""
+    """What every stream's row holds after its own records: the compiled call scores them once for each stage.
+
+    First the usual errors, the variability and the range become known, then the calibration of the parts, then the
+    threshold. Means are plain ones over all records.
+    """
     N, D, sizes = len(recordings), layout.num_features, layout.sizes
     width = THRESHOLD_WIDTHS[int(sizes[KIND])]
-    usual = np.ones((N, D), np.float32)
+    known = np.zeros((N, layout.known_width), np.float32)
+    known[:, : HEADS * D] = 1
     thresholds, limits = np.zeros((N, width), np.float32), np.zeros(N, np.float32)
     scored = np.zeros(N, np.int64)
-    unit = np.ones(D, np.float32)
-    layout.params[CALIBRATING_ROWS] = np.inf  # of this fit's own layout: no stream becomes live, every score is learned
-    engine = Engine(config, layout, Model(network, features, exogenous, unit, None, config))
+    params = layout.params  # of this fit's own layout
+    params[CALIBRATING_ROWS] = np.inf  # no stream becomes live, every score is learned
+    params[LEAST_WEIGHT] = params[LEAST_PART_WEIGHT] = 0
+    engine = Engine(config, layout, Model(network, features, exogenous, known[0, : HEADS * D], None, config))
+    first, end = int(sizes[AT_USUAL]), int(sizes[AT_THRESHOLD])
+    at_range = int(sizes[AT_RANGE]) - first
     for n, recording in enumerate(recordings.values()):
+        one = slice(n, n + 1)
         x = np.ascontiguousarray(recording.x)
-        spread = stats[n, 2 * x.shape[1] : 2 * x.shape[1] + D]
-        for run in range(2):
-            one = slice(n, n + 1)
-            known = Starts(("",), stats[one], usual[one], thresholds[one], limits[one], scored[one])
-            pool = StreamPool(layout, known, keep_thresholds=False)
+        for stage in (ERRORS, CALIBRATION, THRESHOLD):
+            params[ADAPT] = stage
+            pool = StreamPool(
+                layout,
+                Starts(("",), stats[one], known[one], thresholds[one], limits[one], scored[one]),
+                keep_thresholds=False,
+            )
             pool.slots(np.array([pool.stream("")], np.int32))
             rows = pool.rows
-            out = engine.score(
-                rows, np.zeros(len(x), np.int32), recording.time, x, np.arange(len(x)), 0, detail=run == 0
-            )
-            if run == 0:
-                error = np.clip((x[:, :D] - out.details[OUT_EXPECTED]) / spread, -1e6, 1e6)
-                present = np.maximum((~np.isnan(error)).sum(axis=0), 1)
-                usual[n] = np.maximum(np.sqrt(np.nansum(error**2, axis=0) / present), config.score.floor)
-        at = int(sizes[AT_THRESHOLD])
-        thresholds[n] = rows.state[0, at : at + width]
-        limits[n] = limit(sizes[KIND], thresholds[n], wished_tail(rows.marks[0], layout.params), layout.params)
+            engine.score(rows, np.zeros(len(x), np.int32), recording.time, x, np.arange(len(x)), 0, detail=False)
+            known[n] = rows.state[0, first:end]
+            if stage == ERRORS:
+                known[n, at_range : at_range + 2 * D] = usual_range(x, stats[n], D)
+        thresholds[n] = rows.state[0, end : end + width]
+        limits[n] = limit(sizes[KIND], thresholds[n], wished_tail(rows.marks[0], params), params)
         scored[n] = rows.marks[0, SCORED]
-    return Starts(tuple(recordings), stats, usual, thresholds, limits, scored)
+    return Starts(tuple(recordings), stats, known, thresholds, limits, scored)
+
+
+def usual_range(x: Float64, stat: Float64, D: int) -> Float64:
+    """The 1 % and 99 % quantiles of z, (2 D); 0 for a feature without a value."""
+    inputs = x.shape[1]
+    z = (x[:, :D] - stat[:D]) / stat[2 * inputs : 2 * inputs + D]
+    seen = ~np.isnan(z).all(axis=0)
+    out = np.zeros((2, D))
+    out[:, seen] = np.nanquantile(z[:, seen], [0.01, 0.99], axis=0)
+    return out.reshape(-1)

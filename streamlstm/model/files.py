@@ -104,7 +104,7 @@ def model_from(tensors: dict[str, Any], description: dict[str, Any]) -> Model:
     network = Network(tuple(layers), tensors["readout.weight"], tensors["readout.bias"], tensors["skip.weight"])
     starts = None
     if description["keys"] is not None:
-        names = ("stats", "usual", "thresholds", "limits", "scored")
+        names = ("stats", "known", "thresholds", "limits", "scored")
         starts = Starts(tuple(description["keys"]), *(tensors[f"start.{name}"] for name in names))
     config = Config.model_validate(description["config"])
     return Model(

@@ -6,6 +6,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.kernels.compiling import LANES
+from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import *
 from streamlstm.types import Float64, Int64
 
@@ -28,13 +29,23 @@ class Layout:
 
     @property
     def num_regressors(self) -> int:
-        """Inputs of the linear skip: a constant, eight per feature, and the known inputs."""
-        return 1 + REGRESSORS * self.num_features + self.num_known
+        """Inputs of one linear skip: a constant, eight per feature, the known inputs, and those made of the time."""
+        return 1 + REGRESSORS * self.num_features + self.num_known + self.num_calendar
+
+    @property
+    def num_calendar(self) -> int:
+        """Known inputs of the skips that are made of the time."""
+        return int(self.sizes[N_CALENDAR])
 
     @property
     def num_outputs(self) -> int:
-        """Columns of the readout, features rounded up to whole vectors."""
+        """Columns of the readout, features of all heads rounded up to whole vectors."""
         return int(self.sizes[OUTPUTS])
+
+    @property
+    def known_width(self) -> int:
+        """float32 values of a stream's row that a fit finds out: usual errors, variability, range, calibration."""
+        return int(self.sizes[AT_THRESHOLD] - self.sizes[AT_USUAL])
 
     @property
     def scratch_size(self) -> int:
@@ -55,24 +66,32 @@ def make_layout(config: Config, num_features: int, num_known: int, *, online: bo
     kind = KINDS[config.threshold.kind]
     sizes = np.zeros(SIZES, np.int64)
     sizes[[N_FEATURES, N_KNOWN, HIDDEN, LAYERS, PADDED]] = D, K, H, L, Hp
-    sizes[OUTPUTS] = padded(D)
+    sizes[N_CALENDAR] = CALENDAR if config.model.calendar else 0
+    sizes[OUTPUTS] = padded(HEADS * D)
     column = SCALARS
     window = config.learning.window if online else 0
     for entry, width in (
         (AT_LAYERS, 2 * L * Hp),
         (AT_REGRESSORS, REGRESSORS * D),
-        (AT_USUAL, D),
-        (AT_RECENT, D),
+        (AT_CLIPPED, (REGRESSORS - LAGS) * D),
+        (AT_ERRORS, HEADS * D),
+        (AT_UNREST, D),
         (AT_SHARE, D),
+        (AT_RING, RECENT_ROWS * D),
+        (AT_SMOOTH, PARTS),
+        (AT_USUAL, HEADS * D),
+        (AT_VARIABILITY, 2 * D),
+        (AT_RANGE, 2 * D),
+        (AT_PARTS, 2 * PARTS),
         (AT_THRESHOLD, THRESHOLD_WIDTHS[kind]),
-        (AT_WINDOW, window * (2 * D + K) + 2 * L * Hp if online else 0),
+        (AT_WINDOW, window * (D + K + HEADS * D) + 2 * L * Hp if online else 0),
     ):
         sizes[entry] = column
         column += width
     sizes[STATE_WIDTH] = column
     sizes[STATS_WIDTH] = 3 * (D + K)
     sizes[LDZ] = max(D + K + H, 2 * H if L > 1 else 0)
-    sizes[LDR] = H + 1 + REGRESSORS * D + K
+    sizes[LDR] = H + 2 * (1 + REGRESSORS * D + K + sizes[N_CALENDAR])
     sizes[WINDOW], sizes[SEGMENT] = window, config.learning.update_every if online else 0
     sizes[KIND], sizes[ONLINE] = kind, int(online)
 
@@ -82,6 +101,11 @@ def make_layout(config: Config, num_features: int, num_known: int, *, online: bo
     params[CLIP] = config.model.clip
     params[SMOOTH_GAIN], params[SCALE_GAIN] = 2 / (span + 1), 2 / (score.scale_span + 1)
     params[SCALE_FLOOR] = score.floor
+    params[ADAPT] = BY_STAGE
+    params[LEAST_WEIGHT], params[LEAST_PART_WEIGHT] = 2 / (score.scale_span + 1), 1 / threshold.memory_rows
+    for head, name in enumerate(("raw", "clipped", "none")):
+        params[WEIGHT + head] = float(name in score.heads)
+    params[WEIGHT + VARIABILITY], params[WEIGHT + RANGE] = score.variability, score.range
     params[LEARNING_ROWS] = config.learning.learning_rows
     params[CALIBRATING_ROWS] = config.learning.calibrating_rows
     streams = threshold.expected_streams if threshold.scope == "fleet" and threshold.expected_streams else 1

@@ -8,7 +8,9 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.errors import ModelError
+from streamlstm.kernels.batch import skip_lanes
 from streamlstm.kernels.cells.lstm import pack
+from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import REGRESSORS
 from streamlstm.model.layout import padded
 from streamlstm.types import Float32, Float64, Int64
@@ -18,13 +20,14 @@ from streamlstm.types import Float32, Float64, Int64
 class Starts:
     """Where the N fitted streams stand: they are live from their first record.
 
-    keys (N); stats (N, 3 I) float64, mean, variance and spread of the inputs; usual (N, D) float32, root mean square
-    error; thresholds (N, T), limits (N), scored (N): state of a threshold that has seen the training scores.
+    keys (N); stats (N, 3 I) float64, mean, variance and spread of the inputs; known (N, W) float32, the columns AT_USUAL
+    to AT_THRESHOLD of a stream's row: usual errors, variability, range and calibration; thresholds (N, T), limits (N),
+    scored (N): state of a threshold that has seen the training scores.
     """
 
     keys: tuple[str, ...]
     stats: Float64
-    usual: Float32
+    known: Float32
     thresholds: Float32
     limits: Float32
     scored: Int64
@@ -32,11 +35,11 @@ class Starts:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Weights of the LSTM and of the linear skip, float32.
+    """Weights of the LSTM and of the linear skips, float32.
 
-    layers: per layer W_ih (4H, I), W_hh (4H, H), bias (4H), gates i, f, g, o as in PyTorch; readout (D, H) and
-    readout_bias (D); skip (D, 1 + 8 D + K): constant, lags 1 to 3 and five EWMAs of every feature, known inputs.
-    Values are standard deviations of the normalised inputs.
+    layers: per layer W_ih (4H, I), W_hh (4H, H), bias (4H), gates i, f, g, o as in PyTorch; readout (3 D, H) and
+    readout_bias (3 D), head by head; skip (2, D, P), on raw and on clipped inputs: constant, lags 1 to 3 and five EWMAs
+    of every feature, known inputs, those made of the time. Values are standard deviations of the normalised inputs.
     """
 
     layers: tuple[tuple[Float32, Float32, Float32], ...]
@@ -51,16 +54,23 @@ class Network:
 
     def packed(self) -> Float32:
         """All weights in the order in which kernels read them (flat)."""
-        O = padded(len(self.readout))
-        rows = np.concatenate([self.readout_bias[:, None], self.readout, self.skip], axis=1).T
-        out = np.zeros((len(rows), O), np.float32)
-        out[:, : rows.shape[1]] = rows
-        return np.concatenate([pack(*layer) for layer in self.layers] + [out.reshape(-1)])
+        D = self.skip.shape[1]
+        wide, first, cut_wide = skip_lanes(D)
+        parts = [pack(*layer) for layer in self.layers]
+        for rows, columns, at in (
+            (np.concatenate([self.readout_bias[:, None], self.readout], axis=1), padded(len(self.readout)), 0),
+            (self.skip[0], wide, 0),
+            (self.skip[1], cut_wide, D - first),
+        ):
+            out = np.zeros((rows.shape[1], columns), np.float32)
+            out[:, at : at + len(rows)] = rows.T
+            parts.append(out.reshape(-1))
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A network with the columns it reads and what the fit found out; `usual` (D) float32 are errors of new streams."""
+    """A network with the columns it reads and what the fit found out; `usual` (3 D) float32 are errors of new streams."""
 
     network: Network
     features: tuple[str, ...]
@@ -77,8 +87,9 @@ class Model:
             if W_ih.shape != (4 * H, wide) or W_hh.shape != (4 * H, H) or bias.shape != (4 * H,):
                 raise ModelError(f"model: layer {n} has shapes {W_ih.shape}, {W_hh.shape}, {bias.shape} for H={H}")
             wide = H
-        if self.network.skip.shape != (D, 1 + REGRESSORS * D + K):
-            raise ModelError(f"model: skip has shape {self.network.skip.shape}, {D} features need another")
+        P = 1 + REGRESSORS * D + K + (CALENDAR if self.config.model.calendar else 0)
+        if self.network.skip.shape != (2, D, P):
+            raise ModelError(f"model: skip has shape {self.network.skip.shape}, {D} features need (2, {D}, {P})")
         for name, array in self.tensors().items():
             if array.dtype == np.float32 and not name.startswith("start.") and not np.isfinite(array).all():
                 raise ModelError(f"model: {name} holds values that are not finite; fit it again")
@@ -92,7 +103,7 @@ class Model:
         named |= {"readout.weight": self.network.readout, "readout.bias": self.network.readout_bias}
         named |= {"skip.weight": self.network.skip, "usual": self.usual}
         if self.starts is not None:
-            for name in ("stats", "usual", "thresholds", "limits", "scored"):
+            for name in ("stats", "known", "thresholds", "limits", "scored"):
                 named[f"start.{name}"] = getattr(self.starts, name)
         return named
 
@@ -107,7 +118,11 @@ class Model:
 
     def check_architecture(self, config: Config) -> None:
         """Raises ModelError unless the configuration asks for the network that the model holds."""
-        found = {"hidden_size": self.network.hidden_size, "num_layers": len(self.network.layers)}
+        found = {
+            "hidden_size": self.network.hidden_size,
+            "num_layers": len(self.network.layers),
+            "calendar": self.config.model.calendar,
+        }
         for name, value in found.items():
             wanted = getattr(config.model, name)
             if wanted != value:

@@ -44,8 +44,8 @@ def network_theta(network: Network, I: int, Hp: int, L: int, O: int) -> Float32:
 
 
 def theta_network(theta: Float32, scale: Float32, skip: Float64, I: int, H: int, Hp: int, L: int, O: int) -> Network:
-    """The network of trained parameters: padding cut off, the LSTM's unit `scale` (D) folded into the readout."""
-    layers, inputs, padded_inputs, at, D = [], I, I, 0, len(scale)
+    """The network of trained parameters, skip (2, P, D): padding cut off, the LSTM's unit `scale` (3 D) folded into the readout."""
+    layers, inputs, padded_inputs, at, outputs = [], I, I, 0, len(scale)
     for _ in range(L):
         W = theta[at : at + (padded_inputs + Hp) * 4 * Hp].reshape(padded_inputs + Hp, 4, Hp)
         at += W.size
@@ -58,7 +58,7 @@ def theta_network(theta: Float32, scale: Float32, skip: Float64, I: int, H: int,
     readout = theta[at:].reshape(Hp + 1, O)
     return Network(
         tuple(layers),
-        np.ascontiguousarray((readout[:H, :D] * scale).T),
-        readout[Hp, :D] * scale,
-        np.ascontiguousarray(skip.T.astype(np.float32)),
+        np.ascontiguousarray((readout[:H, :outputs] * scale).T),
+        readout[Hp, :outputs] * scale,
+        np.ascontiguousarray(skip.transpose(0, 2, 1).astype(np.float32)),
     )

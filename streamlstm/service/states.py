@@ -27,7 +27,7 @@ from streamlstm.kernels.layout import (
     REPEATED,
     SCORED,
     SEEN,
-    SMOOTH,
+    SCORE,
 )
 from streamlstm.service.opening import check_outputs, resolve
 from streamlstm.service.restoring import newest_manifest
@@ -138,7 +138,7 @@ def _table(keys: pa.Array, rows: Pool, calibrating_rows: float) -> pa.RecordBatc
             pa.array(marks[:, LAST_ROW]),
             *(_times(marks[:, column]) for column in (FIRST_TIME, LAST_TIME)),
             *(pa.array(marks[:, column]) for column in _COUNTERS.values()),
-            pa.array(state[:, SMOOTH], mask=marks[:, SCORED] == 0),
+            pa.array(state[:, SCORE], mask=marks[:, SCORED] == 0),
             pa.array(limit, mask=~live),
             pa.array(marks[:, OPEN] == 1),
         ],

@@ -17,7 +17,6 @@ import pyarrow as pa
 from streamlstm.errors import StateError
 from streamlstm.kernels.arguments import Pool
 from streamlstm.kernels.layout import (
-    AT_RECENT,
     AT_THRESHOLD,
     AT_USUAL,
     FIRST_TIME,
@@ -26,7 +25,6 @@ from streamlstm.kernels.layout import (
     LAST_TIME,
     LIMIT,
     MARKS,
-    N_FEATURES,
     READY,
     SCORED,
     STATE_WIDTH,
@@ -147,11 +145,9 @@ class StreamPool:
     def _start_from(self, slots: Indices, numbers: Indices, starts: Starts) -> None:
         """Begins rows `slots` from the model's streams `numbers`."""
         sizes = self.layout.sizes
-        D = int(sizes[N_FEATURES])
         state, marks = self.rows.state, self.rows.marks
         self.rows.stats[slots] = starts.stats[numbers]
-        for column in (int(sizes[AT_USUAL]), int(sizes[AT_RECENT])):
-            state[slots, column : column + D] = starts.usual[numbers]
+        state[slots, int(sizes[AT_USUAL]) : int(sizes[AT_THRESHOLD])] = starts.known[numbers]
         marks[slots, READY] = 1
         # At least one: the scale is known, the kernel need not take the model's common one.
         marks[slots, SCORED] = 1
