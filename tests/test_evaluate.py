@@ -212,6 +212,31 @@ class TestMetrics:
         # From the project's prototype detection_recipe.py, which equals TSB-AD's generate_curve(.., "opt", ..).
         assert metrics.vus_pr(LABEL, score, window, levels) == pytest.approx(expected, abs=1e-12)
 
+    @pytest.mark.parametrize(
+        ("windows", "lift", "expected", "narrow"),
+        [
+            ([(400, 450), (1200, 1200), (2000, 2300)], 0.7, 0.8606155615387998, 0.8476848868076278),
+            ([(500, 540), (570, 580), (640, 700), (761, 820)], 0.5, 0.6465388614858799, 0.6143981190838558),
+            ([(0, 20), (1500, 1520), (2970, 2999)], 0.3, 0.3455415919460881, 0.31422436647229923),
+        ],
+        ids=["apart", "margins touch", "at both ends"],
+    )
+    def test_vus_pr_equals_tsb_ad(self, windows, lift, expected, narrow):
+        # Expected: generate_curve(label, score, window, "opt", 250)[-1] of TSB-AD 1.5 (numpy 1.26), windows 100 and 20.
+        label = np.zeros(3000, np.int64)
+        for first, last in windows:
+            label[first : last + 1] = 1
+        noise = (np.arange(1, 3001) + 7919) * 2654435761 % 2**32 / 2**32
+        assert metrics.vus_pr(label, noise + lift * label) == pytest.approx(expected, abs=1e-9)
+        assert metrics.vus_pr(label, noise + lift * label, 20) == pytest.approx(narrow, abs=1e-9)
+
+    def test_vus_pr_of_tied_and_constant_scores_equals_tsb_ad(self):
+        label = np.zeros(3000, np.int64)
+        label[400:451] = label[1200] = label[2000:2301] = 1
+        noise = (np.arange(1, 3001) + 7919) * 2654435761 % 2**32 / 2**32
+        assert metrics.vus_pr(label, np.round(4 * (noise + 0.6 * label))) == pytest.approx(0.5897312801433716, abs=1e-9)
+        assert metrics.vus_pr(label, np.ones(3000)) == pytest.approx(0.16012639192674216, abs=1e-9)
+
     @settings(max_examples=50, deadline=None)
     @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=60))
     def test_areas_stay_within_bounds_and_follow_the_order_only(self, rows):
