@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamlstm.config.schema import Threshold
 from streamlstm.errors import InputError, UsageError
-from streamlstm.evaluate import Evaluation, Windows, is_column, load_windows, metrics, parse_start
+from streamlstm.evaluate import Evaluation, Windows, is_column, load_windows, metrics, parse_start, promised_rate
 from streamlstm.evaluate.times import parse_time
 from streamlstm.types import NO_TIME, Episode, ScoredBatch, Stage
 
@@ -333,6 +334,32 @@ class TestEvaluation:
         evaluation.add_episode(episode("a", 2, 3))
         total = evaluation.result().total
         assert (total.days, total.false_per_day, total.delay_seconds) == (1.0, 1.0, None)
+
+    def test_promise_is_per_stream_and_day_outside_labels(self):
+        evaluation = Evaluation(None, promised=0.5)
+        label = np.zeros(2 * 1440, np.uint8)
+        label[:1440] = 1
+        for key in "abc":
+            evaluation.add(scored([key] * 2880, np.full(2880, NO_TIME)), label)
+        for key, first in (("a", 1500), ("b", 2000), ("b", 10)):
+            evaluation.add_episode(episode(key, first, first))
+        result = evaluation.result()
+        assert (result.total.days, result.promised_alarms, result.total.false) == (3.0, 1.5, 2)
+        assert result.kept == pytest.approx(2 / 3)
+
+    @pytest.mark.parametrize(
+        ("threshold", "expected"),
+        [
+            ({}, 1.0),
+            ({"false_alarms_per_day": 0.2}, 0.2),
+            ({"false_alarms_per_day": 3, "scope": "fleet", "expected_streams": 12}, 0.25),
+            ({"false_alarms_per_day": 3, "expected_streams": 12}, 3.0),
+            ({"kind": "fixed"}, None),
+            ({"kind": "sigma"}, None),
+        ],
+    )
+    def test_what_a_threshold_promises_each_stream(self, threshold, expected):
+        assert promised_rate(Threshold(**threshold)) == expected
 
     def test_what_cannot_be_judged_is_said(self):
         with pytest.raises(UsageError, match="0/1 column"):

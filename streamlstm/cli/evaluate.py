@@ -67,7 +67,9 @@ def show_result(result: Result) -> None:
         _print_table(header, rows)
     if result.promised is not None and result.kept is not None:
         output.print(
-            f"false alarms per stream and day: promised at most {result.promised:g}, kept {result.kept:.2f}",
+            f"false alarms per stream and day: promised at most {result.promised:g}, kept {result.kept:.2f}; "
+            f"in {result.total.days:,.1f} days outside labels promised {result.promised_alarms:,.1f}, "
+            f"kept {result.total.false:,}",
             markup=False,
         )
 

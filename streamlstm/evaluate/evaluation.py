@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from streamlstm.config.schema import Threshold
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import metrics
 from streamlstm.evaluate.labels import Windows
@@ -13,7 +14,17 @@ _NS_PER_DAY = 86_400 * 10**9
 _ROWS_PER_DAY_WITHOUT_TIMES = 1440  # one row a minute, as the threshold's promise assumes
 _EPISODES_AT_ONCE = 4096  # bounds the matrix of episodes against sequences
 
+_WITHOUT_RATE = ("fixed", "sigma", "ndt")  # kinds of threshold that know no `false_alarms_per_day`
+
 Bools = npt.NDArray[np.bool_]
+
+
+def promised_rate(threshold: Threshold) -> float | None:
+    """False alarms per stream and day that a threshold promises, a fleet's shared out; None where it promises none."""
+    if threshold.kind in _WITHOUT_RATE:
+        return None
+    streams = threshold.expected_streams if threshold.scope == "fleet" else None
+    return threshold.false_alarms_per_day / (streams or 1)
 
 
 class Evaluation:
@@ -22,7 +33,7 @@ class Evaluation:
     windows   labelled windows; None if `add` is given labels record by record
     start     records before it do not count: an int is a time (ns since 1970 UTC), a float the fraction 0 to 1 of each
               stream's records; None counts all
-    promised  false alarms per stream and day that the configuration promises; only reported beside what was kept
+    promised  false alarms per stream and day, see `promised_rate`; only reported beside what was kept
 
     Only live records count, so neither a flag nor an episode that opened before its stream was live or before `start`
     is counted, right or wrong. A labelled sequence without any live record is `not_live`, not missed.

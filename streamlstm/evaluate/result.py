@@ -101,12 +101,18 @@ class Result:
         """
         return self.total.false_per_day
 
+    @property
+    def promised_alarms(self) -> float | None:
+        """False alarms that the promise allows in all streams' days outside labels."""
+        return None if self.promised is None else self.promised * self.total.days
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {
             "total": self.total.as_dict(),
             "promised_false_alarms_per_day": self.promised,
             "kept_false_alarms_per_day": self.kept,
+            "promised_false_alarms": self.promised_alarms,
             "unused_labels": list(self.unused_labels),
             "streams": [quality.as_dict() for quality in self.streams],
         }
