@@ -45,7 +45,8 @@ def _correlated(rng: np.random.Generator, minutes: Float64) -> Float64:
     """Five features driven by two hidden waves."""
     periods = rng.uniform(60, 600, 2)
     hidden = np.sin(2 * np.pi * minutes[:, None] / periods) + 0.3 * rng.normal(size=(len(minutes), 2))
-    return hidden @ rng.normal(size=(2, 5)) + 0.3 * rng.normal(size=(len(minutes), 5))
+    features: Float64 = hidden @ rng.normal(size=(2, 5)) + 0.3 * rng.normal(size=(len(minutes), 5))
+    return features
 
 
 KINDS: dict[str, Callable[[np.random.Generator, Float64], Float64]] = {

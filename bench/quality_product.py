@@ -73,8 +73,10 @@ def configuration(overrides: Overrides, seed: int) -> Config:
 def judge(job: Job) -> list[Judged]:
     """The outcome of a job, of each floor if it is about those."""
     stream = read_stream(job.path)
-    about = {"group": stream.group, "stream": stream.name, "seed": job.seed, "rows": len(stream.label)}
-    about["days"] = float((stream.label == 0).sum()) / ROWS_PER_DAY
+    days = float((stream.label == 0).sum()) / ROWS_PER_DAY
+    about: dict[str, Any] = {
+        "group": stream.group, "stream": stream.name, "seed": job.seed, "rows": len(stream.label), "days": days,
+    }  # fmt: skip
 
     def areas(score: Float64) -> dict[str, Any]:
         return {

@@ -44,9 +44,11 @@ def by_method(judged: Iterable[Judged], per_day: float | None) -> list[Row]:
         ]
         row["auc_pr"] = float(np.mean([one.auc_pr for one in ones]))
         if ones[0].true is not None:
-            counts = {name: sum(getattr(one, name) for one in ones) / seeds for name in ("true", "false", "missed")}
-            row |= counts | {"f1": precision_recall_f1(*counts.values())[2]}  # type: ignore[arg-type]
-            row["flagged"] = float(np.mean([one.flagged / one.rows for one in ones]))  # type: ignore[operator]
+            counts: dict[str, Any] = {
+                name: sum(getattr(one, name) for one in ones) / seeds for name in ("true", "false", "missed")
+            }
+            row |= counts | {"f1": precision_recall_f1(*counts.values())[2]}
+            row["flagged"] = float(np.mean([(one.flagged or 0) / one.rows for one in ones]))
             row["days"] = sum(one.days for one in ones) / seeds
             row["promised"] = None if per_day is None else per_day * row["days"]
         rows.append(row)
