@@ -361,6 +361,30 @@ class TestEvaluation:
     def test_what_a_threshold_promises_each_stream(self, threshold, expected):
         assert promised_rate(Threshold(**threshold)) == expected
 
+    def test_nab_score_of_alarms_at_the_detectors_own_threshold(self):
+        evaluation = Evaluation(
+            Windows({"a": [(40 * MINUTE, 49 * MINUTE)], "b": [(60 * MINUTE, 79 * MINUTE)], "c": []})
+        )
+        for key in "abc":
+            evaluation.add(scored([key] * 100))
+        for key, first in (("a", 40), ("a", 44), ("a", 5), ("c", 30)):
+            evaluation.add_episode(episode(key, first, first + 60))
+        # a is met at its start, b is missed, c has one false alarm, and row 5 is probation
+        scores = evaluation.result().nab_scores()
+        assert scores["standard"] == pytest.approx(100 * (2 - 0.11) / 4)
+        assert scores["reward_low_FP"] == pytest.approx(100 * (2 - 0.22) / 4)
+        assert scores["reward_low_FN"] == pytest.approx(100 * (3 - 0.11) / 6)
+
+    def test_nab_score_wants_windows_and_every_labelled_file(self):
+        by_column = Evaluation(None)
+        by_column.add(scored(["a"]), np.ones(1, np.uint8))
+        with pytest.raises(InputError, match="needs windows"):
+            by_column.result().nab_scores()
+        partial = Evaluation(Windows({"a": [(40 * MINUTE, 49 * MINUTE)], "b": []}))
+        partial.add(scored(["a"] * 100))
+        with pytest.raises(InputError, match="1 labelled files are not in the data"):
+            partial.result().nab_scores()
+
     def test_what_cannot_be_judged_is_said(self):
         with pytest.raises(UsageError, match="0/1 column"):
             Evaluation(None).add(scored(["a"]))

@@ -7,7 +7,7 @@ from streamlstm.config.schema import Threshold
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import metrics
 from streamlstm.evaluate.labels import Windows
-from streamlstm.evaluate.result import Quality, Result, total
+from streamlstm.evaluate.result import Placed, Quality, Result, total
 from streamlstm.types import NO_TIME, Episode, Float32, Int64, ScoredBatch, Stage, UInt8
 
 _NS_PER_DAY = 86_400 * 10**9
@@ -76,7 +76,14 @@ class Evaluation:
         parts = [np.split(column[order], bounds) for column in columns]
         rows = tuple(self._judge(key, *(part[i] for part in parts)) for key, i in self._ids.items())
         unused = self._windows.unused(self._ids) if self._windows is not None else ()
-        return Result(total(rows), rows, self._promised, unused)
+        timed = self._ids.items() if self._windows is not None else ()
+        placed = {key: self._placed(key, parts[0][i]) for key, i in timed}
+        return Result(total(rows), rows, self._promised, unused, placed)
+
+    def _placed(self, key: str, time: Int64) -> Placed:
+        windows = self._rows_of_windows(key, time)[1].tolist()
+        alarms = sorted({episode.first for episode in self._episodes.get(key, {}).values()})
+        return Placed(len(time), tuple((first, last) for first, last in windows), tuple(alarms))
 
     def _judge(self, key: str, time: Int64, score: Float32, live: Bools, flag: Bools, label: UInt8) -> Quality:
         """One stream, its records in order."""
