@@ -8,9 +8,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +23,7 @@ from bench.quality_product import (
     ABLATION,
     BOTH,
     LINEAR,
+    LSTM,
     VARIANTS,
     Job,
     Overrides,
@@ -44,7 +45,6 @@ METHOD = (
     "intervals: 90 %, percentile bootstrap over streams; an alarm is an episode opened, true if it overlaps a label; "
     "promised: at the configured rate over all rows outside labels, 1440 a day"
 )
-_FLOORS = "floors"
 T = TypeVar("T")
 
 
@@ -65,7 +65,8 @@ def main(arguments: list[str]) -> int:
         overrides = dict(parse_setting(text) for text in chosen.settings)
         promised = promised_rate(configuration(overrides, seeds[0]).threshold)
         folder = find_folder(chosen.data) if set(sets) - {"normal"} else Path()
-        result = _run(sets, folder, seeds, chosen.streams, overrides, promised, chosen.ablation, chosen.processes)
+        plan = Plan(folder, tuple(sets), tuple(seeds), chosen.streams, overrides, chosen.ablation, chosen.processes)
+        result = run(plan, promised)
     except (DataMissingError, ConfigError) as error:
         parser.error(str(error))
     print(tables(result))
@@ -88,38 +89,45 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(
-    sets: Sequence[str],
-    folder: Path,
-    seeds: Sequence[int],
-    limit: int | None,
-    overrides: Overrides,
-    promised: float | None,
-    ablation: bool,
-    processes: int,
-) -> dict[str, Any]:
-    paths = [path for group in sets if group in SETS for path in stream_paths(folder, group, limit)]
-    files = list(read_nab(folder, limit)) if "nab" in sets else []
-    streams = range(limit or STREAMS) if "normal" in sets else range(0)
-    jobs = list(_jobs(paths, seeds, overrides, VARIANTS))
-    less = list(_jobs(paths, seeds[:1], overrides, ABLATION)) if ablation else []
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run: of each set the first `limit` streams (None: all), with these settings, by so many processes."""
+
+    folder: Path
+    sets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    limit: int | None
+    overrides: Overrides
+    ablation: bool
+    processes: int
+
+
+def run(plan: Plan, promised: float | None) -> dict[str, Any]:
+    """The rows of every table, and single outcomes; `promised` false alarms a day stand beside those that were kept."""
+    paths = [path for group in plan.sets if group in SETS for path in stream_paths(plan.folder, group, plan.limit)]
+    files = list(read_nab(plan.folder, plan.limit)) if "nab" in plan.sets else []
+    streams = range(plan.limit or STREAMS) if "normal" in plan.sets else range(0)
+    jobs = [Job(path, "floors", None, plan.seeds[0]) for path in paths] + _jobs(paths, plan, VARIANTS)
+    less = _jobs(paths, plan, ABLATION) if plan.ablation else []
+    seed, overrides = plan.seeds[0], plan.overrides
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(plan.processes, get_context("spawn")) as pool:
         # Several processes that fill the compile cache at once would each do all of the work.
-        pool.submit(count_alarms, 0, overrides, seeds[0]).result()
+        pool.submit(count_alarms, 0, overrides, seed).result()
         judged = list(chain.from_iterable(_tell("streams", pool.map(judge, jobs), len(jobs))))
         without = list(chain.from_iterable(_tell("ablation", pool.map(judge, less), len(less))))
         nab = {
-            seed: list(_tell("nab", pool.map(nab_scores, files, repeat(overrides), repeat(seed)), len(files)))
-            for seed in (seeds if files else ())
+            n: list(_tell("nab", pool.map(nab_scores, files, repeat(overrides), repeat(n)), len(files)))
+            for n in plan.seeds
         }
-        counted = pool.map(count_alarms, streams, repeat(overrides), repeat(seeds[0]))
+        counted = pool.map(count_alarms, streams, repeat(overrides), repeat(seed))
         normal = list(chain.from_iterable(_tell("normal", counted, len(streams))))
     both = [one for one in judged if one.method in (LINEAR, BOTH)]
+    whole = [one for one in both if one.seed == seed]
     return {
         "methods": by_method(judged, promised),
         "differences": differences(both),
-        "ablation": by_method([*(one for one in both if one.seed == seeds[0]), *without], promised) if ablation else [],
+        "ablation": by_method([*whole, *without], promised) if without else [],
         "nab": nab_rows(files, nab) if files else [],
         "normal": normal_rows(normal, promised),
         "streams": [asdict(one) for one in [*judged, *without]],
@@ -127,17 +135,15 @@ def _run(
     }
 
 
-def _jobs(
-    paths: Iterable[Path], seeds: Sequence[int], overrides: Overrides, variants: dict[str, Overrides]
-) -> Iterator[Job]:
-    """The floors once, variants without an LSTM for the first seed, the rest for each; keys that are not there aside."""
-    for path in paths:
-        if variants is VARIANTS:
-            yield Job(path, _FLOORS, None, seeds[0])
-        for method, changed in variants.items():
-            if known(changed):
-                for seed in seeds[:1] if method == LINEAR else seeds:
-                    yield Job(path, method, {**overrides, **changed}, seed)
+def _jobs(paths: Iterable[Path], plan: Plan, methods: Mapping[str, Overrides]) -> list[Job]:
+    """Every stream under every method whose keys the configuration has; only the variants with an LSTM for each seed."""
+    return [
+        Job(path, method, {**plan.overrides, **changed}, seed)
+        for path in paths
+        for method, changed in methods.items()
+        if known(changed)
+        for seed in (plan.seeds if method in (LSTM, BOTH) else plan.seeds[:1])
+    ]
 
 
 def _tell(what: str, results: Iterable[T], count: int) -> Iterator[T]:

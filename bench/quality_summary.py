@@ -84,13 +84,11 @@ def nab_rows(files: Sequence[NabFile], scores: Mapping[int, Sequence[Mapping[str
     windows = {file.name: file.windows for file in files}
     blind = [{"an alarm every 6 % of a file": _every(len(file.x), 0.06)} for file in files]
     rows = []
-    for said in (dict.fromkeys(scores, blind), scores):
-        for reading in next(iter(said.values()))[0]:
+    for runs in ([blind], list(scores.values())):
+        for reading in runs[0][0]:
             for profile, weights in PROFILES.items():
-                sweeps = [
-                    sweep(windows, {file.name: one[reading] for file, one in zip(files, seeded, strict=True)}, weights)
-                    for seeded in said.values()
-                ]
+                by_file = [{file.name: one[reading] for file, one in zip(files, run, strict=True)} for run in runs]
+                sweeps = [sweep(windows, said, weights) for said in by_file]
                 rows.append({
                     "method": reading, "profile": profile,
                     "best": float(np.mean([found.best()[1] for found in sweeps])),
