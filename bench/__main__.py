@@ -19,10 +19,14 @@ def main(arguments: list[str] | None = None) -> int:
         from bench.crash import main as crash
 
         return crash(given[1:])
+    if given[:1] == ["quality"]:  # nor this one
+        from bench.quality import main as quality
+
+        return quality(given[1:])
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Runs benchmarks; without a name, lists them.",
-        epilog="`python -m bench crash --help` tells of the campaigns of kills.",
+        epilog="`python -m bench crash --help` tells of the campaigns of kills, `quality --help` of scores and flags.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run, of: " + ", ".join(CATALOG))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write header, rows and ratios there")

@@ -259,6 +259,18 @@ class TestTheWayOfAUser:
         assert "false alarms per stream and day: promised at most 1, kept " in ran.out
         assert json.loads(cli(*arguments, "--json", "-").out) == result  # alone, for a pipe
 
+    def test_evaluate_with_the_score_of_nab(self, cli: Cli, data: Path):
+        arguments = ("-m", data / "pump.safetensors", "--nab", "--labels")
+        ran = cli("evaluate", data / "pump.csv", *arguments, data / "windows.csv", "--json", "q.json")
+        assert ran.status == 0, ran.err
+        scores = json.loads(Path("q.json").read_text())["nab_scores"]
+        assert f"NAB's score, standard: {scores['standard']:.1f}" in ran.out
+        assert scores["reward_low_FP"] <= scores["standard"] <= 100
+        partial = cli("evaluate", data / "pump.csv", *arguments, data / "windows.json")
+        assert "not in the data, the first: realPumps/other.csv" in partial.complaint()
+        by_column = cli("evaluate", data / "labelled.csv", *arguments, "is_anomaly")
+        assert "nab: needs windows" in by_column.complaint()
+
     def test_demo_in_a_folder(self, cli: Cli):
         ran = cli("demo", "--output", "tour")
         assert ran.status == 0, ran.err

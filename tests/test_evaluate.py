@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamlstm.config.schema import Threshold
 from streamlstm.errors import InputError, UsageError
-from streamlstm.evaluate import Evaluation, Windows, is_column, load_windows, metrics, parse_start
+from streamlstm.evaluate import Evaluation, Windows, is_column, load_windows, metrics, parse_start, promised_rate
 from streamlstm.evaluate.times import parse_time
 from streamlstm.types import NO_TIME, Episode, ScoredBatch, Stage
 
@@ -212,6 +213,31 @@ class TestMetrics:
         # From the project's prototype detection_recipe.py, which equals TSB-AD's generate_curve(.., "opt", ..).
         assert metrics.vus_pr(LABEL, score, window, levels) == pytest.approx(expected, abs=1e-12)
 
+    @pytest.mark.parametrize(
+        ("windows", "lift", "expected", "narrow"),
+        [
+            ([(400, 450), (1200, 1200), (2000, 2300)], 0.7, 0.8606155615387998, 0.8476848868076278),
+            ([(500, 540), (570, 580), (640, 700), (761, 820)], 0.5, 0.6465388614858799, 0.6143981190838558),
+            ([(0, 20), (1500, 1520), (2970, 2999)], 0.3, 0.3455415919460881, 0.31422436647229923),
+        ],
+        ids=["apart", "margins touch", "at both ends"],
+    )
+    def test_vus_pr_equals_tsb_ad(self, windows, lift, expected, narrow):
+        # Expected: generate_curve(label, score, window, "opt", 250)[-1] of TSB-AD 1.5 (numpy 1.26), windows 100 and 20.
+        label = np.zeros(3000, np.int64)
+        for first, last in windows:
+            label[first : last + 1] = 1
+        noise = (np.arange(1, 3001) + 7919) * 2654435761 % 2**32 / 2**32
+        assert metrics.vus_pr(label, noise + lift * label) == pytest.approx(expected, abs=1e-9)
+        assert metrics.vus_pr(label, noise + lift * label, 20) == pytest.approx(narrow, abs=1e-9)
+
+    def test_vus_pr_of_tied_and_constant_scores_equals_tsb_ad(self):
+        label = np.zeros(3000, np.int64)
+        label[400:451] = label[1200] = label[2000:2301] = 1
+        noise = (np.arange(1, 3001) + 7919) * 2654435761 % 2**32 / 2**32
+        assert metrics.vus_pr(label, np.round(4 * (noise + 0.6 * label))) == pytest.approx(0.5897312801433716, abs=1e-9)
+        assert metrics.vus_pr(label, np.ones(3000)) == pytest.approx(0.16012639192674216, abs=1e-9)
+
     @settings(max_examples=50, deadline=None)
     @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=60))
     def test_areas_stay_within_bounds_and_follow_the_order_only(self, rows):
@@ -308,6 +334,56 @@ class TestEvaluation:
         evaluation.add_episode(episode("a", 2, 3))
         total = evaluation.result().total
         assert (total.days, total.false_per_day, total.delay_seconds) == (1.0, 1.0, None)
+
+    def test_promise_is_per_stream_and_day_outside_labels(self):
+        evaluation = Evaluation(None, promised=0.5)
+        label = np.zeros(2 * 1440, np.uint8)
+        label[:1440] = 1
+        for key in "abc":
+            evaluation.add(scored([key] * 2880, np.full(2880, NO_TIME)), label)
+        for key, first in (("a", 1500), ("b", 2000), ("b", 10)):
+            evaluation.add_episode(episode(key, first, first))
+        result = evaluation.result()
+        assert (result.total.days, result.promised_alarms, result.total.false) == (3.0, 1.5, 2)
+        assert result.kept == pytest.approx(2 / 3)
+
+    @pytest.mark.parametrize(
+        ("threshold", "expected"),
+        [
+            ({}, 1.0),
+            ({"false_alarms_per_day": 0.2}, 0.2),
+            ({"false_alarms_per_day": 3, "scope": "fleet", "expected_streams": 12}, 0.25),
+            ({"false_alarms_per_day": 3, "expected_streams": 12}, 3.0),
+            ({"kind": "fixed"}, None),
+            ({"kind": "sigma"}, None),
+        ],
+    )
+    def test_what_a_threshold_promises_each_stream(self, threshold, expected):
+        assert promised_rate(Threshold(**threshold)) == expected
+
+    def test_nab_score_of_alarms_at_the_detectors_own_threshold(self):
+        evaluation = Evaluation(
+            Windows({"a": [(40 * MINUTE, 49 * MINUTE)], "b": [(60 * MINUTE, 79 * MINUTE)], "c": []})
+        )
+        for key in "abc":
+            evaluation.add(scored([key] * 100))
+        for key, first in (("a", 40), ("a", 44), ("a", 5), ("c", 30)):
+            evaluation.add_episode(episode(key, first, first + 60))
+        # a is met at its start, b is missed, c has one false alarm, and row 5 is probation
+        scores = evaluation.result().nab_scores()
+        assert scores["standard"] == pytest.approx(100 * (2 - 0.11) / 4)
+        assert scores["reward_low_FP"] == pytest.approx(100 * (2 - 0.22) / 4)
+        assert scores["reward_low_FN"] == pytest.approx(100 * (3 - 0.11) / 6)
+
+    def test_nab_score_wants_windows_and_every_labelled_file(self):
+        by_column = Evaluation(None)
+        by_column.add(scored(["a"]), np.ones(1, np.uint8))
+        with pytest.raises(InputError, match="needs windows"):
+            by_column.result().nab_scores()
+        partial = Evaluation(Windows({"a": [(40 * MINUTE, 49 * MINUTE)], "b": []}))
+        partial.add(scored(["a"] * 100))
+        with pytest.raises(InputError, match="1 labelled files are not in the data"):
+            partial.result().nab_scores()
 
     def test_what_cannot_be_judged_is_said(self):
         with pytest.raises(UsageError, match="0/1 column"):

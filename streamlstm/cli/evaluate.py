@@ -28,6 +28,7 @@ def evaluate(
     start: Annotated[
         str | None, typer.Option("--from", metavar="TIME|FRACTION", help="Count only what comes after it.")
     ] = None,
+    nab: Annotated[bool, typer.Option("--nab", help="Also NAB's score of the alarms, of all labelled files.")] = False,
     json_path: Annotated[str | None, typer.Option("--json", metavar="F", help="The result for machines.")] = None,
     report: Annotated[str | None, typer.Option(metavar="R.html", help="An HTML report.")] = None,
     dead_letters: DeadLetters = DEAD_LETTERS,
@@ -43,10 +44,14 @@ def evaluate(
     assert summary.evaluation is not None
     for name, value in summary.faults():
         note(f"{name}: {value}")
+    nab_scores = summary.evaluation.nab_scores() if nab else {}
     if json_path != "-":
         show_result(summary.evaluation)
+        for profile, score in nab_scores.items():
+            output.print(f"NAB's score, {profile}: {score:.1f}", markup=False)
     if json_path is not None:
-        text = json.dumps(summary.evaluation.as_dict(), indent=2)
+        content = summary.evaluation.as_dict() | ({"nab_scores": nab_scores} if nab else {})
+        text = json.dumps(content, indent=2)
         if json_path == "-":
             print(text)
             return
@@ -67,7 +72,9 @@ def show_result(result: Result) -> None:
         _print_table(header, rows)
     if result.promised is not None and result.kept is not None:
         output.print(
-            f"false alarms per stream and day: promised at most {result.promised:g}, kept {result.kept:.2f}",
+            f"false alarms per stream and day: promised at most {result.promised:g}, kept {result.kept:.2f}; "
+            f"in {result.total.days:,.1f} days outside labels promised {result.promised_alarms:,.1f}, "
+            f"kept {result.total.false:,}",
             markup=False,
         )
 

@@ -3,17 +3,28 @@
 import numpy as np
 import numpy.typing as npt
 
+from streamlstm.config.schema import Threshold
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import metrics
 from streamlstm.evaluate.labels import Windows
-from streamlstm.evaluate.result import Quality, Result, total
+from streamlstm.evaluate.result import Placed, Quality, Result, total
 from streamlstm.types import NO_TIME, Episode, Float32, Int64, ScoredBatch, Stage, UInt8
 
 _NS_PER_DAY = 86_400 * 10**9
 _ROWS_PER_DAY_WITHOUT_TIMES = 1440  # one row a minute, as the threshold's promise assumes
 _EPISODES_AT_ONCE = 4096  # bounds the matrix of episodes against sequences
 
+_WITHOUT_RATE = ("fixed", "sigma", "ndt")  # kinds of threshold that know no `false_alarms_per_day`
+
 Bools = npt.NDArray[np.bool_]
+
+
+def promised_rate(threshold: Threshold) -> float | None:
+    """False alarms per stream and day that a threshold promises, a fleet's shared out; None where it promises none."""
+    if threshold.kind in _WITHOUT_RATE:
+        return None
+    streams = threshold.expected_streams if threshold.scope == "fleet" else None
+    return threshold.false_alarms_per_day / (streams or 1)
 
 
 class Evaluation:
@@ -22,7 +33,7 @@ class Evaluation:
     windows   labelled windows; None if `add` is given labels record by record
     start     records before it do not count: an int is a time (ns since 1970 UTC), a float the fraction 0 to 1 of each
               stream's records; None counts all
-    promised  false alarms per stream and day that the configuration promises; only reported beside what was kept
+    promised  false alarms per stream and day, see `promised_rate`; only reported beside what was kept
 
     Only live records count, so neither a flag nor an episode that opened before its stream was live or before `start`
     is counted, right or wrong. A labelled sequence without any live record is `not_live`, not missed.
@@ -65,7 +76,14 @@ class Evaluation:
         parts = [np.split(column[order], bounds) for column in columns]
         rows = tuple(self._judge(key, *(part[i] for part in parts)) for key, i in self._ids.items())
         unused = self._windows.unused(self._ids) if self._windows is not None else ()
-        return Result(total(rows), rows, self._promised, unused)
+        timed = self._ids.items() if self._windows is not None else ()
+        placed = {key: self._placed(key, parts[0][i]) for key, i in timed}
+        return Result(total(rows), rows, self._promised, unused, placed)
+
+    def _placed(self, key: str, time: Int64) -> Placed:
+        windows = self._rows_of_windows(key, time)[1].tolist()
+        alarms = sorted({episode.first for episode in self._episodes.get(key, {}).values()})
+        return Placed(len(time), tuple((first, last) for first, last in windows), tuple(alarms))
 
     def _judge(self, key: str, time: Int64, score: Float32, live: Bools, flag: Bools, label: UInt8) -> Quality:
         """One stream, its records in order."""

@@ -14,7 +14,8 @@ time-series anomaly detection, AAAI 2022).
 import numpy as np
 import numpy.typing as npt
 
-from streamlstm.types import Float64, Int64
+from streamlstm.kernels.surface import pr_volume
+from streamlstm.types import Int64
 
 Bools = npt.NDArray[np.bool_]
 
@@ -88,40 +89,22 @@ def vus_pr(
     rows = len(score)
     descending = -score.astype(np.float64)
     limits = np.sort(descending)[np.linspace(0, rows - 1, levels).astype(np.int64)]  # (L)
-    level = np.searchsorted(limits, descending)  # (U), the first threshold from above that flags the row
-    flagged = np.cumsum(np.bincount(level, minlength=levels))  # (L)
-    hard = np.cumsum(np.bincount(level[positive], minlength=levels))  # (L)
-    beside, distance = _beside(labelled, positive, window // 2)
-    area = 0.0
-    for margin in range(window + 1):
-        half = margin // 2
-        near = distance <= half
-        row, inverse = np.unique(beside[near], return_inverse=True)
-        weight = np.bincount(inverse, np.sqrt(1 - distance[near] / max(margin, 1)), minlength=len(row))
-        soft = np.cumsum(np.bincount(level[row], np.minimum(weight, 1.0), minlength=levels))  # (L)
-        met = _share_met(labelled, level, half, levels)
-        recall = np.minimum((hard + soft) / (hard[-1] + soft / 2), 1.0) * met
-        area += float(np.sum(np.diff(recall, prepend=0.0) * (hard + soft) / flagged))
-    return area / (window + 1)
+    level = np.searchsorted(limits, descending).astype(np.int64)  # (U), first threshold from above that flags the row
+    flagged = np.cumsum(np.bincount(level, minlength=levels)).astype(np.float64)  # (L)
+    hard = np.cumsum(np.bincount(level[positive], minlength=levels)).astype(np.float64)  # (L)
+    first, last = (np.ascontiguousarray(column) for column in labelled.T)
+    scratch = np.empty(len(first), np.int64), np.empty(window // 2 + 1), np.empty(levels), np.empty(levels)
+    return float(
+        pr_volume(level, first, last, *_beside(labelled, positive, window // 2), flagged, hard, window, *scratch)
+    )
 
 
 def _beside(labelled: Int64, positive: Bools, reach: int) -> tuple[Int64, Int64]:
-    """Unlabelled rows at most `reach` beside a sequence and their distance; a row between two occurs twice."""
+    """Unlabelled rows, ascending, at most `reach` beside a sequence, and their distance; a row between two occurs twice."""
     step = np.arange(1, reach + 1, dtype=np.int64)
     row = np.concatenate((labelled[:, :1] - step, labelled[:, 1:] + step)).ravel()
     distance = np.tile(step, 2 * len(labelled))
-    inside = (row >= 0) & (row < len(positive))
-    row, distance = row[inside], distance[inside]
-    free = ~positive[row]
+    free = np.flatnonzero((row >= 0) & (row < len(positive)))
+    free = free[~positive[row[free]]]
+    free = free[np.argsort(row[free], kind="stable")]
     return row[free], distance[free]
-
-
-def _share_met(labelled: Int64, level: npt.NDArray[np.intp], half: int, levels: int) -> Float64:
-    """Share of sequences, widened by `half` rows and joined where they touch, that each threshold flags, (L)."""
-    apart = labelled[1:, 0] - half > labelled[:-1, 1] + half
-    first = labelled[np.append(True, apart), 0] - half
-    last = labelled[np.append(apart, True), 1] + half
-    ends = np.stack((np.maximum(first, 0), np.minimum(last + 1, len(level))), axis=1).ravel()
-    earliest = np.minimum.reduceat(np.append(level, levels), ends)[::2]
-    share: Float64 = np.cumsum(np.bincount(earliest, minlength=levels)) / len(first)
-    return share

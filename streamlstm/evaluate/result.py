@@ -1,10 +1,14 @@
 """The outcome of an evaluation, as numbers for machines and as a table for people."""
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
+from streamlstm.errors import InputError
+from streamlstm.evaluate import nab
 from streamlstm.evaluate.metrics import precision_recall_f1
 
 
@@ -85,13 +89,26 @@ _QUOTIENTS = ("precision", "recall", "f1", "delay_rows", "delay_seconds", "flagg
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a stream's labelled windows and its alarms lie among its `rows` records: (first, last), and opening rows."""
+
+    rows: int
+    windows: tuple[tuple[int, int], ...]
+    alarms: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """Quality of all streams together and of each, the promised rate, and label keys that no stream has."""
+    """Quality of all streams together and of each, the promised rate, and label keys that no stream has.
+
+    `placed` holds every stream by key where labels are windows, whatever the start of counting.
+    """
 
     total: Quality
     streams: tuple[Quality, ...]
     promised: float | None
     unused_labels: tuple[str, ...] = ()
+    placed: Mapping[str, Placed] = field(default_factory=dict)
 
     @property
     def kept(self) -> float | None:
@@ -101,12 +118,35 @@ class Result:
         """
         return self.total.false_per_day
 
+    @property
+    def promised_alarms(self) -> float | None:
+        """False alarms that the promise allows in all streams' days outside labels."""
+        return None if self.promised is None else self.promised * self.total.days
+
+    def nab_scores(self) -> dict[str, float]:
+        """NAB's score of the alarms by profile, at the thresholds that the detector chose itself.
+
+        InputError where a labelled stream is not in the data, since that would raise the score, or labels are no windows.
+        """
+        if not self.placed:
+            raise InputError("nab: needs windows; give labels as a file")
+        if self.unused_labels:
+            missing = (
+                f"{len(self.unused_labels)} labelled files are not in the data, the first: {self.unused_labels[0]}"
+            )
+            raise InputError(f"nab: {missing}; leaving files out raises the score, give all of them")
+        windows = {key: np.array(one.windows, np.int64).reshape(-1, 2) for key, one in self.placed.items()}
+        flags = {key: np.bincount(one.alarms, minlength=one.rows) > 0 for key, one in self.placed.items()}
+        scores = {key: flag.astype(np.float64) for key, flag in flags.items()}
+        return {name: nab.sweep(windows, scores, profile).at(1.0) for name, profile in nab.PROFILES.items()}
+
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """Everything but NAB's score, ready for JSON."""
         return {
             "total": self.total.as_dict(),
             "promised_false_alarms_per_day": self.promised,
             "kept_false_alarms_per_day": self.kept,
+            "promised_false_alarms": self.promised_alarms,
             "unused_labels": list(self.unused_labels),
             "streams": [quality.as_dict() for quality in self.streams],
         }
