@@ -124,7 +124,7 @@ def test_a_rarer_wish_never_lowers_the_threshold(kind: str, seed: int, count: in
     stream = Stream(kind).learn(scores)
     limits = [stream.find_limit(0.02 / 1.5**n) for n in range(30)]
     assert (np.diff(limits) >= 0).all()
-    assert limits[-1] > limits[0] or count < 30
+    assert limits[-1] > limits[0] or count < 100
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -198,10 +198,10 @@ DRAWS: dict[str, Draw] = {
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("kind", WISHING)
 def test_the_wished_rate_is_kept(kind: str, draw: str) -> None:
-    tail, n = 1 / 400, 12_000
+    tail, n = 1 / 800, 20_000
     stream = Stream(kind, tail, calibrating=1000)
     stream.run(DRAWS[draw](np.random.default_rng(5), n + 1000))
-    factor = 4.0 if kind == "likelihood" else 1.7  # a Gaussian tail for skewed scores
+    factor = 5.0 if kind == "likelihood" else 1.8  # a Gaussian tail for skewed scores
     assert n * tail / factor < stream.alarms < n * tail * factor
 
 
@@ -294,8 +294,8 @@ def test_pareto_fit_is_the_most_likely_one(gamma: float, n: int) -> None:
 
 def test_pareto_fit_bears_ties_and_bounds_the_tail() -> None:
     assert pareto.fit(np.zeros(9, np.float32), 9) == (0.0, 0.0)
-    assert pareto.fit(np.full(9, 2, np.float32), 9) == (2.0, 0.0)
-    sigma, gamma = pareto.fit(np.geomspace(1e-4, 1e4, 60).astype(np.float32), 60)
+    assert pareto.fit(np.full(9, 2, np.float32), 9) == pytest.approx((2.0, 0.0))
+    sigma, gamma = pareto.fit(np.geomspace(1e-2, 1e2, 60).astype(np.float32), 60)
     assert (sigma > 0, gamma) == (True, 0.5)
 
 
@@ -325,12 +325,11 @@ def test_spot_keeps_the_peak_of_each_cluster() -> None:
 def test_dspot_follows_a_drift_that_spot_cannot() -> None:
     rng = np.random.default_rng(10)
     scores = smoothed(rng.exponential(size=12_000), 9) + 8 * np.sin(np.arange(12_000) / 1500) ** 2
-    alarms = {}
+    margins = []
     for kind in ("spot", "dspot"):
         stream = Stream(kind, 1e-3, calibrating=2000, DEPTH_ROWS=100)
-        stream.run(scores[:-1])
-        alarms[kind] = stream.limit - scores[-2]
-    assert alarms["dspot"] < 0.7 * alarms["spot"]
+        margins.append(np.mean([stream.limit - score for score in scores if stream.step(score) is not None][2000:]))
+    assert margins[1] < 0.5 * margins[0]
 
 
 def test_deviations_are_the_normal_tail() -> None:
@@ -355,24 +354,27 @@ def test_likelihood_judges_the_mean_of_ten() -> None:
 def test_conformal_is_where_the_p_value_is_the_wished_one() -> None:
     scores = np.random.default_rng(12).exponential(size=20 * 200).astype(np.float32)
     stream = Stream("conformal", MEMORY_ROWS=1e9).learn(scores)
-    stream.row[conformal.ROWS] = 0  # no alarm was expected yet: alpha is the wish
     largest = np.sort(scores.reshape(-1, 20).max(axis=1))[::-1]
     for tail in (0.02, 0.01, 0.004, 5.5 / 201 / 20):
         limit = stream.find_limit(tail)
         p = [(1 + (largest >= limit * shift).sum()) / 201 for shift in (1 - 1e-6, 1 + 1e-6)]
         assert min(p) - 1 / 201 <= 20 * tail <= max(p) + 1 / 201
-    beyond = largest[4] + (largest[:20].mean() - largest[20]) * np.log(5 / 201 / (20 * 1e-5))
+    beyond = largest[4] + (largest[4] - largest[20]) / np.log(21 / 5) * np.log(5 / 201 / (20 * 1e-5))
     assert stream.find_limit(1e-5) == pytest.approx(beyond, rel=1e-5)
 
 
 def test_conformal_forgets_all_heights_alike_and_follows_the_alarms() -> None:
     rng = np.random.default_rng(13)
-    stream = Stream("conformal").learn(np.concatenate([rng.exponential(size=4200) + 50, rng.exponential(size=20 * 1500)]))
+    stream = Stream("conformal").learn(
+        np.concatenate([rng.exponential(size=4200) + 50, rng.exponential(size=20 * 1500)])
+    )
     assert stream.row[conformal.SORTED :].max() < 30
     assert (np.diff(stream.row[conformal.SORTED :]) >= 0).all()
     before = stream.find_limit()
-    stream.row[conformal.ALARMS] = 40
+    stream.absorb(layout.OPENED, 1.0)
     assert stream.find_limit() > before
+    stream.absorb(layout.LEARN, *rng.exponential(size=4000))
+    assert stream.find_limit() < before
 
 
 # In a detector.

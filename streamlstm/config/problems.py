@@ -49,7 +49,7 @@ def truth_problems(merged: Mapping[str, Mapping[str, Any]], layers: Sequence[Lay
         f"{_place((section, key), layers)}: {complaint(section, key, value, ['bool'])}"
         for section, content in merged.items()
         for key, value in content.items()
-        if isinstance(value, bool)
+        if isinstance(value, bool) and sections()[section][key].get("type") != "boolean"
     ]
 
 

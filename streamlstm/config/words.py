@@ -13,6 +13,7 @@ _SHORT.maxstring = _SHORT.maxother = 80
 _TYPES = {
     "integer": "a whole number",
     "number": "a number",
+    "boolean": "true or false",
     "string": "text",
     "array": "a list of names",
     "object": "a mapping",

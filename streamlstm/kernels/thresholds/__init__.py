@@ -84,4 +84,4 @@ def held_against(kind, row, score, limit, params):
 @jit(inline=True)
 def interval(kind):
     """Records between two computations of the limit."""
-    return _SCAN if kind == QUANTILE or kind == CONFORMAL else 1
+    return _SCAN if kind in (QUANTILE, CONFORMAL) else 1

@@ -3,14 +3,16 @@
 The p-value of a score among m earlier ones is (1 + #{earlier ones at least as large}) / (m + 1) (Vovk et al. 2005); the
 threshold is where it equals alpha. Conformal p-values need exchangeable scores, and smoothed neighbours are not: what is
 compared is the largest score of each 20 records, and alpha is the wished alarms per 20 records. Rarer than 5 / (m + 1),
-the tail is an exponential with the mean excess of the twenty largest.
+the tail is an exponential through the p-values of the 5th and the 21st largest: the very largest ones, which may be
+alarms, do not stretch it. Against ties the threshold lies at least 1 % above the median.
 
 Under drift p-values are not uniform, so alpha adapts (Gibbs and Candes, "Adaptive Conformal Inference Under Distribution
 Shift", 2021), here on a log scale because the wished tails are tiny, and bounded:
 
     ln alpha = ln(20 tail) + (expected - given) / sqrt(expected + 10)
 
-with the alarms expected and given in the last `memory` records.
+with the alarms expected and given in the last `memory` records, from the first alarm on: before a stream is live none
+can be given. alpha stays between a hundredth and twice the wish.
 
 The state holds the m <= 210 largest scores sorted upward. A new one replaces the one at a rank that steps through all
 ranks by the golden section: forgetting that prefers no height, without ages.
@@ -24,11 +26,10 @@ from streamlstm.kernels.scalars import exp32, log
 
 ROWS, ALARMS, TAKEN, LARGEST, FILLED, RANK, SORTED = range(7)
 _BLOCK = np.float32(20)
-_KNOWN, _TAIL = 4, 20  # largest ones beyond which the tail model begins, and which it is made of
-# alpha is lowered to a hundredth, raised to twice the wish at most, and never above a half: a wish for more alarms than
-# the merging of episodes allows must not push the threshold down without end
+_KNOWN, _TAIL = 4, 20  # ranks, 0 the largest, that the tail goes through
+# a wish for more alarms than the merging of episodes allows must not push the threshold down without end
 _LN_LEAST, _LN_MOST, _MOST_ALPHA = -4.605170185988091, 0.6931471805599453, 0.5
-_SCALE_FLOOR = 0.01  # of the score, against ties
+_TIES = 1.01
 _GOLDEN = 131  # of 210 ranks, without a common divisor
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -43,8 +44,9 @@ def absorb(row, lesson, score, params):
         _insert(row, np.float32(score))
         return
     kept = np.float32(1.0 - 1.0 / params[MEMORY_ROWS])
-    row[ROWS] = kept * row[ROWS] + _ONE
     row[ALARMS] = kept * row[ALARMS] + (_ONE if lesson == OPENED else _ZERO)
+    if row[ALARMS] > _ZERO:
+        row[ROWS] = kept * row[ROWS] + _ONE
     row[LARGEST] = np.float32(score) if row[TAKEN] == _ZERO else max(row[LARGEST], np.float32(score))
     row[TAKEN] += _ONE
     if row[TAKEN] == _BLOCK:
@@ -77,21 +79,18 @@ def limit(row, tail, params):
     """The score whose p-value is the adapted alpha."""
     filled = np.int64(row[FILLED])
     if filled == 0:
-        return (1.0 + _SCALE_FLOOR) * row[LARGEST]
+        return _TIES * row[LARGEST]
     expected = tail * row[ROWS]
     wrong = (expected - row[ALARMS]) / np.sqrt(expected + 10.0)
     factor = np.float64(exp32(np.float32(min(max(wrong, _LN_LEAST), _LN_MOST))))
     wished = min(tail * factor * _BLOCK, _MOST_ALPHA) * (filled + 1)  # 1 + the number that is at least as large
     top = SORTED + filled - 1
-    known = min(_KNOWN, filled - 1)
-    if wished >= known + 1:
+    known, last = min(_KNOWN, filled // 4), min(_TAIL, filled - 1)
+    level, least = np.float64(row[top - known]), _TIES * row[SORTED + filled // 2]
+    if wished >= known + 1.0:
         rank = min(wished - 1.0, filled - 1.0)
         k = np.int64(rank)
         high, low = np.float64(row[top - k]), np.float64(row[top - min(k + 1, filled - 1)])
-        return high - (rank - k) * (high - low)
-    count = min(_TAIL, filled - 1)
-    excess = 0.0
-    for k in range(count):
-        excess += (row[top - k] - row[top - count]) / count
-    level = np.float64(row[top - known])
-    return level + max(excess, _SCALE_FLOOR * level) * log((known + 1) / max(wished, 1e-30))
+        return max(high - (rank - k) * (high - low), least)
+    scale = (level - row[top - last]) / log((last + 1.0) / (known + 1.0)) if last > known else 0.0
+    return max(level + scale * log((known + 1.0) / max(wished, 1e-30)), least)

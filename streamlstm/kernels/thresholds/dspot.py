@@ -7,7 +7,7 @@ average of span `depth_rows`, which needs one number instead of d. It stands sti
 import numpy as np
 
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.layout import ACCEPTED, DEPTH_ROWS, INSIDE, LEARN, SPOT_PEAKS
+from streamlstm.kernels.layout import ACCEPTED, DEPTH_ROWS, INSIDE, OPENED, SPOT_PEAKS
 from streamlstm.kernels.thresholds import spot
 
 MEAN = spot.PEAKS + SPOT_PEAKS
@@ -17,13 +17,12 @@ MEAN = spot.PEAKS + SPOT_PEAKS
 def absorb(row, lesson, score, params):
     """Writes one score into the local mean, and what it exceeds it by into level and peaks."""
     if lesson == ACCEPTED:
-        spot.accept(row, row[spot.LEVEL])
-        row[MEAN] = score
-    elif lesson != INSIDE:
+        spot.forget(row)
+    if lesson != INSIDE:
         if row[spot.ROWS] == 0.0:
             row[MEAN] = score
-        spot.learn(row, np.float64(score) - row[MEAN], np.float64(row[MEAN]), params)
-        if lesson == LEARN:
+        spot.learn(row, lesson, np.float64(score) - row[MEAN], np.float64(row[MEAN]), params)
+        if lesson != OPENED:
             weight = max(1.0 / row[spot.ROWS], 2.0 / (params[DEPTH_ROWS] + 1.0))
             row[MEAN] += weight * (np.float64(score) - row[MEAN])
 

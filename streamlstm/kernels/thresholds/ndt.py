@@ -1,16 +1,17 @@
 """`ndt`: the nonparametric dynamic threshold of telemanom, made causal, with its pruning and its mirror.
 
 After Hundman et al., "Detecting Spacecraft Anomalies Using LSTMs and Nonparametric Dynamic Thresholding" (KDD 2018),
-with their constants. Over a window of 2100 scores, among eps = mean + z * deviation, z = 2.5, 3, ... 11.5, the one is taken
-that maximises
+with their constants. Over a window of 2100 scores, of eps = mean + z * deviation, z = 2.5, 3, ... 11.5, the one is
+taken that maximises
 
     (drop of the mean / mean + drop of the deviation / deviation) / (sequences^2 + scores above eps)
 
 where the drops are those of the scores left below eps, and sequences are widened by 100 scores on both sides, so that
-near ones are one; an eps with more than five sequences or half of the scores above it does not count; without any it is mean + 12 deviations.
-Pruning: of the peaks of the sequences, sorted downward and followed by the largest score below eps, those stay that
-stand above a step of at least 13 %; so the next score is anomalous above the lowest level, from eps upward, that exceeds
-the level under it by such a step. The mirror is the same of 2 mean - score: it finds scores that are unusually small.
+near ones are one; an eps with more than five sequences or half of the scores above it does not count; without any it is
+mean + 12 deviations. Pruning: of the peaks of the sequences, sorted downward and followed by the largest score below
+eps, those stay that stand above a step of at least 13 %; so the next score is anomalous above the lowest level, from eps
+upward, that exceeds the level under it by such a step. The mirror is the same of 2 mean - score: it finds scores that
+are unusually small, once the window is full.
 
 What differs, and why:
 - The window holds the largest and the smallest score of each 20 records, 105 blocks, not all 2100: scores are smoothed,

@@ -110,7 +110,5 @@ def exceeded_with(probability, sigma, gamma):
     rarity = -log(max(probability, 1e-30))
     x = gamma * rarity
     if abs(x) < 0.05:
-        growth = 1.0 + x * (1 / 2 + x * (1 / 6 + x * (1 / 24)))
-    else:
-        growth = (np.float64(exp32(np.float32(x))) - 1.0) / x
-    return sigma * rarity * growth
+        return sigma * rarity * (1.0 + x * (1 / 2 + x * (1 / 6 + x * (1 / 24))))
+    return sigma * rarity * (np.float64(exp32(np.float32(x))) - 1.0) / x

@@ -12,14 +12,15 @@ What differs, and why:
 - t moves: by sigma / (.02 n) * (1{score > t} - .02) per record (Robbins and Monro, their best step; n at most `memory`
   and 20 000). In the first thousand records t is exceeded by 10 of n, so that there are excesses at all.
 - An alarm is one peak: if alarms were not learned at all, the tail would be cut at the threshold, and lowered by it
-  again and again. Its score comes in bounded (at most twice the threshold).
+  again and again. What follows its first record is not known; its peak is taken as sigma / 2 above that: an exponential
+  tail overshoots by sigma in the mean, and the first record has part of that already.
 - sigma is at least 1 % of t: where all scores are equal (ties), a wiggle must not be an alarm.
 """
 
 import numpy as np
 
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.layout import ACCEPTED, INSIDE, MEMORY_ROWS, MERGE_ROWS, SPOT_PEAKS
+from streamlstm.kernels.layout import ACCEPTED, INSIDE, MEMORY_ROWS, MERGE_ROWS, OPENED, SPOT_PEAKS
 from streamlstm.kernels.thresholds import pareto
 
 ROWS, LEVEL, ABOVE, CLUSTERS, CALM, TOP, SIGMA, GAMMA, FILLED, AT, PEAKS = range(11)
@@ -34,9 +35,9 @@ _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 def absorb(row, lesson, score, params):
     """Writes one score into level and peaks."""
     if lesson == ACCEPTED:
-        accept(row, score)
-    elif lesson != INSIDE:
-        learn(row, np.float64(score), 0.0, params)
+        forget(row)
+    if lesson != INSIDE:
+        learn(row, lesson, np.float64(score), 0.0, params)
 
 
 @jit
@@ -45,16 +46,14 @@ def limit(row, tail, params):
     return bound(row, tail, 0.0)
 
 
-@jit
-def accept(row, x):
-    """Moves the level to x, as fast to move on as at the beginning; the excesses stay."""
-    row[LEVEL] = x
-    row[ROWS] = min(row[ROWS], np.float32(_FIRST_ROWS))
-    row[CALM] = _ZERO
+@jit(inline=True)
+def forget(row):
+    """Begins anew: what was learned of another level is worth nothing."""
+    row[ROWS] = row[ABOVE] = row[CLUSTERS] = row[GAMMA] = row[FILLED] = row[AT] = _ZERO
 
 
 @jit
-def learn(row, x, base, params):
+def learn(row, lesson, x, base, params):
     """Writes one value x into level and peaks; x + base is the score."""
     rows = np.int64(row[ROWS])
     row[ROWS] = min(row[ROWS] + _ONE, np.float32(min(_MOST_ROWS, params[MEMORY_ROWS])))
@@ -65,6 +64,8 @@ def learn(row, x, base, params):
         return
     if _observe(row, x, params) and (row[FILLED] < SPOT_PEAKS or row[AT] % 4 == 0):
         _fit(row)
+    if lesson == OPENED:
+        row[TOP] += _HALF * np.float32(_sigma(row, base))
     share = _share(row)
     step = _sigma(row, base) / (share * row[ROWS])
     row[LEVEL] += step * ((1.0 if x > row[LEVEL] else 0.0) - share)
