@@ -29,7 +29,7 @@ from streamlstm.kernels.layout import (
 )
 from streamlstm.kernels.thresholds import conformal, dspot, fixed, likelihood, ndt, quantile, sigma, spot
 
-_SCAN = 16  # records between two limits of a kind that scans its state: a histogram's scan costs as much as 16 records
+_SCAN = 16  # records between two limits where one costs about as much as learning 16 scores
 
 
 @jit(inline=True)

@@ -12,10 +12,10 @@ Shift", 2021), here on a log scale because the wished tails are tiny, and bounde
     ln alpha = ln(20 tail) + (expected - given) / sqrt(expected + 10)
 
 with the alarms expected and given in the last `memory` records, from the first alarm on: before a stream is live none
-can be given. alpha stays between a hundredth and twice the wish.
+can be given. alpha stays between a hundredth and twice the wish. An accepted level begins anew.
 
-The state holds the m <= 210 largest scores sorted upward. A new one replaces the one at a rank that steps through all
-ranks by the golden section: forgetting that prefers no height, without ages.
+The state holds the largest scores of m <= 210 blocks (4200 records), sorted upward. A new one replaces the one at a rank
+that steps through all ranks by the golden section: forgetting that prefers no height, without ages.
 """
 
 import numpy as np

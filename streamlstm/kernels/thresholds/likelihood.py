@@ -7,7 +7,7 @@ the next mean reaches `level`, and no less than `level`: just after a spike a qu
 
 Simplified: older means fade exponentially (theirs: a sliding window of 8640), and a Gaussian that is fitted to skewed
 scores promises fewer alarms than it gives. The last ten scores pass also inside an episode (they are what is judged);
-the long history stands still.
+the long history stands still, and moves to their mean when a level is accepted.
 """
 
 import numpy as np

@@ -18,7 +18,7 @@ What differs, and why:
   so neighbours say the same, and peaks are kept. The threshold is computed from the largest, the mirror from the
   smallest, and a block above eps counts as 20 scores. Both move once in 20 records.
 - Flagged scores stay outside the window: else the threshold jumps when an anomaly enters and when it leaves. An episode
-  also throws away the block it opened in, which holds its run-up.
+  also throws away the block it opened in, which holds its run-up; an accepted level begins anew.
 - The guard against errors that are small in the signal's own range is the floors of error and threshold.
 """
 

@@ -10,10 +10,12 @@ What differs, and why:
   would be: scores above t with no more than `merge_rows` below in between. Its highest excess is kept, the last 128 of
   them, and `share` is clusters per record: then `tail` is alarms per record.
 - t moves: by sigma / (.02 n) * (1{score > t} - .02) per record (Robbins and Monro, their best step; n at most `memory`
-  and 20 000). In the first thousand records t is exceeded by 10 of n, so that there are excesses at all.
+  and 20 000). In the first five hundred records t is exceeded by 10 of n, so that there are excesses at all.
 - An alarm is one peak: if alarms were not learned at all, the tail would be cut at the threshold, and lowered by it
   again and again. What follows its first record is not known; its peak is taken as sigma / 2 above that: an exponential
   tail overshoots by sigma in the mean, and the first record has part of that already.
+- An accepted level begins anew. Until 100 scores are known, the threshold is the largest one plus its distance from
+  their mean.
 - sigma is at least 1 % of t: where all scores are equal (ties), a wiggle must not be an alarm.
 """
 
@@ -49,7 +51,7 @@ def limit(row, tail, params):
 @jit(inline=True)
 def forget(row):
     """Begins anew: what was learned of another level is worth nothing."""
-    row[ROWS] = row[ABOVE] = row[CLUSTERS] = row[GAMMA] = row[FILLED] = row[AT] = _ZERO
+    row[ROWS] = row[ABOVE] = row[CLUSTERS] = row[TOP] = row[GAMMA] = row[FILLED] = row[AT] = _ZERO
 
 
 @jit
@@ -76,7 +78,7 @@ def learn(row, lesson, x, base, params):
 
 @jit
 def bound(row, tail, base):
-    """The value that is exceeded by a share `tail` of the clusters' peaks; before the level is known, above all values."""
+    """The value that is exceeded by a share `tail` of the clusters' peaks, at first above all values."""
     rows = np.int64(row[ROWS])
     if rows < _FIRST_ROWS:
         mean, largest = 0.0, 0.0
