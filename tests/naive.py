@@ -106,3 +106,50 @@ class Stream:
             np.where(missing, predicted, np.clip(np.nan_to_num(z[:D]), predicted - reach, predicted + reach))
         )
         return self.mean[:D] + self.spread[:D] * predicted, self.smooth or 0.0
+
+
+def pareto_likelihood(y, sigma, gamma):
+    """Mean log-likelihood of excesses y under generalised Pareto distributions, sigma and gamma broadcast (gamma != 0)."""
+    y, sigma, gamma = np.asarray(y)[:, None, None], np.asarray(sigma), np.asarray(gamma)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inside = 1 + gamma * y / sigma
+        found = (-np.log(sigma) - (1 + 1 / gamma) * np.log(inside)).mean(axis=0)
+    return np.where((inside > 0).all(axis=0), found, -np.inf)
+
+
+def runs(at, near):
+    """Places `at`, sorted, as lists in which neighbours are no more than `near` apart."""
+    found = []
+    for k in at:
+        if found and k - found[-1][-1] <= near:
+            found[-1].append(k)
+        else:
+            found.append([k])
+    return found
+
+
+def dynamic_threshold(e, near, rows):
+    """telemanom's eps of errors e; each stands for `rows` of them."""
+    mean, sd = e.mean(), e.std()
+    best, eps = -math.inf, mean + 12 * sd
+    for z in np.arange(2.5, 12, 0.5):
+        candidate = mean + z * sd
+        above, below = np.flatnonzero(e > candidate), e[e <= candidate]
+        sequences = runs(above, near)
+        if not len(above) or len(sequences) > 5 or len(above) >= 0.5 * len(e):
+            continue
+        worth = ((mean - below.mean()) / mean + (sd - below.std()) / sd) / (len(sequences) ** 2 + len(above) * rows)
+        if worth >= best:
+            best, eps = worth, candidate
+    return eps
+
+
+def stands_out(e, new, near, rows, step=0.13):
+    """Is `new` an anomaly after errors e: above their eps, and kept when sequences are pruned?"""
+    eps = dynamic_threshold(e, near, rows)
+    if new <= eps:
+        return False
+    peaks = sorted([new, *(max(e[k] for k in run) for run in runs(np.flatnonzero(e > eps), near))], reverse=True)
+    levels = [*peaks, e[e <= eps].max()]
+    large = [n for n in range(len(peaks)) if (levels[n] - levels[n + 1]) / levels[n] > step]
+    return bool(large) and peaks.index(new) <= large[-1]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
-from streamlstm.kernels import layout, scalars, thresholds
+from streamlstm.kernels import layout, scalars
 from streamlstm.kernels.cells.lstm import pack, step_rows
 from streamlstm.kernels.compiling import _FEATURES, HAS_FMA
 from streamlstm.kernels.episodes import step_episode
@@ -329,72 +329,6 @@ def test_key_table_grows() -> None:
     assert keys.table.find("not") == -1
 
 
-# Thresholds.
-
-
-def setting(**more: float) -> Any:
-    params = np.zeros(layout.PARAMS)
-    params[[layout.LEVEL, layout.SIGMAS, layout.LIMIT_FLOOR]] = 5.0, 4.0, 1e-3
-    for name, value in more.items():
-        params[getattr(layout, name)] = value
-    return params
-
-
-def learned(kind: int, scores: Any, memory: float = 1e9) -> Float32:
-    row = np.zeros(layout.THRESHOLD_WIDTHS[kind], np.float32)
-    for score in np.asarray(scores, np.float32):
-        thresholds.absorb(kind, row, layout.LEARN, score, setting(MEMORY_ROWS=memory))
-    return row
-
-
-def test_fixed_threshold() -> None:
-    assert thresholds.limit(layout.FIXED, learned(layout.FIXED, [7.0, 9.0]), 0.01, setting()) == 5.0
-    floored = setting(LEVEL=0.5, LIMIT_FLOOR=1.0)
-    assert thresholds.limit(layout.FIXED, learned(layout.FIXED, []), 0.01, floored) == 1.0
-
-
-def test_sigma_threshold() -> None:
-    scores = np.random.default_rng(1).gamma(2.0, size=700)
-    actual = thresholds.limit(layout.SIGMA, learned(layout.SIGMA, scores), 0.01, setting())
-    assert actual == pytest.approx(scores.mean() + 4 * scores.std(), rel=1e-4)
-    row = learned(layout.SIGMA, np.concatenate([scores + 100, scores, scores]), memory=100.0)
-    assert thresholds.limit(layout.SIGMA, row, 0.01, setting()) < 2 * actual
-    assert thresholds.limit(layout.SIGMA, learned(layout.SIGMA, [0.0] * 9), 0.01, setting(LIMIT_FLOOR=1.0)) == 1.0
-
-
-@pytest.mark.parametrize("draw", ["exponential", "lognormal"])
-def test_quantile_threshold(draw: str) -> None:
-    rng = np.random.default_rng(2)
-    for n in (500, 5000):
-        scores = getattr(rng, draw)(size=n)
-        row = learned(layout.QUANTILE, scores)
-        for tail in (0.5, 0.1, 0.02, 0.01, 8 / n):
-            actual = thresholds.limit(layout.QUANTILE, row, tail, setting())
-            assert actual == pytest.approx(naive.exceeded_by(scores, tail), rel=0.125)
-        limits = [thresholds.limit(layout.QUANTILE, row, 10.0**-e, setting()) for e in np.arange(0.5, 9, 0.1)]
-        assert (np.diff(limits) >= 0).all()
-        assert limits[-1] > scores.max()
-        assert np.isfinite(limits).all()
-        assert thresholds.limit(layout.QUANTILE, row, 0.5, setting(LIMIT_FLOOR=9.0)) == 9.0
-
-
-def test_quantile_threshold_extends_an_exponential_tail() -> None:
-    row = learned(layout.QUANTILE, np.random.default_rng(3).exponential(size=4000))
-    actual = thresholds.limit(layout.QUANTILE, row, 1e-5, setting())
-    assert actual == pytest.approx(-np.log(1e-5), rel=0.2)
-
-
-def test_quantile_threshold_forgets_and_bears_extremes() -> None:
-    rng = np.random.default_rng(4)
-    scores = np.concatenate([rng.exponential(size=500) + 50, rng.exponential(size=8000)])
-    actual = thresholds.limit(layout.QUANTILE, learned(layout.QUANTILE, scores, memory=500.0), 0.02, setting())
-    assert actual == pytest.approx(-np.log(0.02), rel=0.3)
-    extremes = [0.0, 1e-30, 1e30, 3e38] * 50
-    actual = thresholds.limit(layout.QUANTILE, learned(layout.QUANTILE, extremes), 1e-9, setting())
-    assert np.isfinite(actual)
-    assert thresholds.limit(layout.QUANTILE, learned(layout.QUANTILE, []), 0.01, setting(LIMIT_FLOOR=1.0)) >= 1.0
-
-
 # Episodes: `.` calm, `h` between hysteresis and threshold, `!` anomalous, `+` worse by less than half, `X` much worse.
 
 SEVERITY = {".": 0.5, "h": 0.9, "!": 1.5, "+": 2.0, "X": 4.0, "?": np.nan}
@@ -416,7 +350,9 @@ SEVERITY = {".": 0.5, "h": 0.9, "!": 1.5, "+": 2.0, "X": 4.0, "?": np.nan}
     ],
 )
 def test_episode_scenarios(rules: dict[str, float], rows: str, expected: str) -> None:
-    params = setting(**({"MIN_ROWS": 1, "HYSTERESIS": 0.8} | rules))
+    params = np.zeros(layout.PARAMS)
+    for name, value in ({"MIN_ROWS": 1, "HYSTERESIS": 0.8} | rules).items():
+        params[getattr(layout, name)] = value
     mark, scalar = np.zeros(layout.MARKS, np.int64), np.zeros(layout.SCALARS, np.float32)
     actual = ""
     for n, letter in enumerate(rows):

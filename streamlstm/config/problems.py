@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from streamlstm.config.layers import KeyPath, Layer
-from streamlstm.config.words import complaint, item_complaint, sections, show, takes_truth
+from streamlstm.config.words import complaint, item_complaint, sections, show
 
 
 def key_problems(layer: Layer) -> list[str]:
@@ -49,7 +49,7 @@ def truth_problems(merged: Mapping[str, Mapping[str, Any]], layers: Sequence[Lay
         f"{_place((section, key), layers)}: {complaint(section, key, value, ['bool'])}"
         for section, content in merged.items()
         for key, value in content.items()
-        if isinstance(value, bool) and not takes_truth(section, key)
+        if isinstance(value, bool) and sections()[section][key].get("type") != "boolean"
     ]
 
 

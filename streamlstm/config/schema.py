@@ -108,13 +108,15 @@ class Score(Section):
 class Threshold(Section):
     """Above which score a record is anomalous."""
 
-    kind: Literal["fixed", "sigma", "quantile"] = "quantile"
+    kind: Literal["fixed", "sigma", "quantile", "ndt", "spot", "dspot", "likelihood", "conformal"] = "quantile"
     false_alarms_per_day: Annotated[float, Field(gt=0)] = 1.0
     scope: Literal["stream", "fleet"] = "stream"
     expected_streams: Rows | None = None
     level: Annotated[float, Field(gt=0)] = 5.0  # fixed: the threshold itself
     sigmas: Annotated[float, Field(gt=0)] = 4.0  # sigma: standard deviations above the mean
     memory_rows: Annotated[int, Field(ge=100)] = 10_000  # older scores fade
+    depth_rows: Annotated[int, Field(ge=10)] = 450  # dspot: span of the local mean; Siffer et al. take 450 and 10
+    mirror: bool = True  # ndt: scores that are unusually small are anomalous, too
     floor: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")

@@ -13,10 +13,10 @@ _SHORT.maxstring = _SHORT.maxother = 80
 _TYPES = {
     "integer": "a whole number",
     "number": "a number",
+    "boolean": "true or false",
     "string": "text",
     "array": "a list of names",
     "object": "a mapping",
-    "boolean": "true or false",
 }
 _RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
@@ -52,11 +52,6 @@ def item_complaint(section: str, key: str, value: Any) -> str:
     items = sections()[section][key].get("items", {})
     rule = items if "enum" in items else {"type": "string"}
     return f"must be {_rule(rule, bare=False)}{';' if 'enum' in rule else ','} got {show(value)}{_remedy(rule, value)}"
-
-
-def takes_truth(section: str, key: str) -> bool:
-    """Whether a key's value is true or false."""
-    return sections().get(section, {}).get(key, {}).get("type") == "boolean"
 
 
 def _rule(rule: dict[str, Any], *, bare: bool) -> str:

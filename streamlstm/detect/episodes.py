@@ -22,7 +22,6 @@ from streamlstm.state.keys import KeyTable
 from streamlstm.state.pool import StreamPool
 from streamlstm.types import Change, Episode, Int32, Int64
 
-
 _WORDS = {
     STEP: "unexpected step",
     DRIFT: "slow drift",

@@ -60,7 +60,7 @@ def learn_inputs(x, stat, I, weight):
 
 @jit(inline=True)
 def begin_regressors(state, at, clipped, D, d, z, clip):
-    """Writes the regressors of feature d, raw ones at `at` and clipped averages at `clipped`, as if z had always been its value."""
+    """Writes the regressors of feature d, raw ones and clipped averages, as if z had always been its value."""
     for j in range(REGRESSORS):
         state[at + j * D + d] = z
     for j in range(REGRESSORS - LAGS):

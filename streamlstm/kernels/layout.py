@@ -40,7 +40,8 @@ SCORE, LIMIT, PEAK, REPORTED, SCALARS = range(5)
 # ---- entries of `params`
 (CLIP, SMOOTH_GAIN, SCALE_GAIN, SCALE_FLOOR, LEARNING_ROWS, CALIBRATING_ROWS, ADAPT, LEAST_WEIGHT, LEAST_PART_WEIGHT,
  ALARMS_PER_DAY, LEVEL, SIGMAS, MEMORY_ROWS, LIMIT_FLOOR,
- MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, WEIGHT, PARAMS) = (*range(20), 19 + 5)  # fmt: skip
+ MIRROR, DEPTH_ROWS,
+ MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, WEIGHT, PARAMS) = (*range(22), 21 + 5)  # fmt: skip
 
 # ---- bits of `params[ADAPT]`: what a scored record may teach; BY_STAGE leaves it to the stream's stage
 ERRORS, CALIBRATION, THRESHOLD = 1, 2, 4
@@ -55,11 +56,30 @@ OUT_EXPECTED, OUT_LOW, OUT_HIGH, OUT_ATTRIBUTION, OUT_DETAILS = range(5)
 LEARN, OPENED, INSIDE, ACCEPTED = range(4)
 
 # ---- threshold kinds: their number in `sizes[KIND]` and the width of their state
-FIXED, SIGMA, QUANTILE = range(3)
-KINDS = {"fixed": FIXED, "sigma": SIGMA, "quantile": QUANTILE}
+FIXED, SIGMA, QUANTILE, NDT, SPOT, DSPOT, LIKELIHOOD, CONFORMAL = range(8)
+KINDS = {
+    "fixed": FIXED,
+    "sigma": SIGMA,
+    "quantile": QUANTILE,
+    "ndt": NDT,
+    "spot": SPOT,
+    "dspot": DSPOT,
+    "likelihood": LIKELIHOOD,
+    "conformal": CONFORMAL,
+}
 BINS_PER_OCTAVE, OCTAVES, LOWEST_OCTAVE = 8, 12, -4
 BINS = BINS_PER_OCTAVE * OCTAVES
-THRESHOLD_WIDTHS = {FIXED: 0, SIGMA: 3, QUANTILE: BINS + 2}
+NDT_BLOCKS, SPOT_PEAKS, RECENT_SCORES, CONFORMAL_BLOCKS = 105, 128, 10, 210
+THRESHOLD_WIDTHS = {
+    FIXED: 0,
+    SIGMA: 3,
+    QUANTILE: BINS + 2,
+    NDT: 8 + 2 * NDT_BLOCKS,
+    SPOT: 10 + SPOT_PEAKS,
+    DSPOT: 11 + SPOT_PEAKS,
+    LIKELIHOOD: 4 + RECENT_SCORES,
+    CONFORMAL: 6 + CONFORMAL_BLOCKS,
+}
 
 TILE = 48
 """Rows that one thread carries through all layers before the next: their scratch stays in the first-level cache."""

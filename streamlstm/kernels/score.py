@@ -181,6 +181,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     state[SCORE] = score
     severity, change, flag = _NAN, NONE, 0
     if live:
+        limit = thresholds.held_against(sizes[KIND], state[sizes[AT_THRESHOLD] :], score, limit, params)
         severity = score / limit
         change = step_episode(mark, state, severity, time, records.source, records.row[b], params)
         flag = 1 if mark[OPEN] == 1 and severity > _ONE else 0

@@ -112,6 +112,7 @@ def make_layout(config: Config, num_features: int, num_known: int, *, online: bo
     params[ALARMS_PER_DAY] = threshold.false_alarms_per_day / streams
     params[LEVEL], params[SIGMAS] = threshold.level, threshold.sigmas
     params[MEMORY_ROWS], params[LIMIT_FLOOR] = threshold.memory_rows, threshold.floor
+    params[MIRROR], params[DEPTH_ROWS] = threshold.mirror, threshold.depth_rows
     params[MIN_ROWS], params[MERGE_ROWS] = episodes.min_rows, episodes.merge_rows
     params[REFRACTORY_ROWS], params[HYSTERESIS] = episodes.refractory_rows, episodes.hysteresis
     params[ACCEPT_AFTER_ROWS] = episodes.accept_after_rows

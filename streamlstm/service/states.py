@@ -25,9 +25,9 @@ from streamlstm.kernels.layout import (
     OPEN,
     READY,
     REPEATED,
+    SCORE,
     SCORED,
     SEEN,
-    SCORE,
 )
 from streamlstm.service.opening import check_outputs, resolve
 from streamlstm.service.restoring import newest_manifest

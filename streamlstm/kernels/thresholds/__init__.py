@@ -16,36 +16,72 @@ function below.
 """
 
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.layout import FIXED, LIMIT_FLOOR, QUANTILE, SIGMA
-from streamlstm.kernels.thresholds import fixed, quantile, sigma
+from streamlstm.kernels.layout import (
+    CONFORMAL,
+    DSPOT,
+    FIXED,
+    LIKELIHOOD,
+    LIMIT_FLOOR,
+    NDT,
+    QUANTILE,
+    SIGMA,
+    SPOT,
+)
+from streamlstm.kernels.thresholds import conformal, dspot, fixed, likelihood, ndt, quantile, sigma, spot
 
-_SCAN = 16  # records between two limits of a kind that scans its state: a histogram's scan costs as much as 16 records
+_SCAN = 16  # records between two limits where one costs about as much as learning 16 scores
 
 
 @jit(inline=True)
 def absorb(kind, row, lesson, score, params):
     """Writes what a scored record teaches into the threshold's state `row`."""
-    if kind == FIXED:
+    if kind == QUANTILE:
+        quantile.absorb(row, lesson, score, params)
+    elif kind == FIXED:
         fixed.absorb(row, lesson, score, params)
     elif kind == SIGMA:
         sigma.absorb(row, lesson, score, params)
+    elif kind == NDT:
+        ndt.absorb(row, lesson, score, params)
+    elif kind == SPOT:
+        spot.absorb(row, lesson, score, params)
+    elif kind == DSPOT:
+        dspot.absorb(row, lesson, score, params)
+    elif kind == LIKELIHOOD:
+        likelihood.absorb(row, lesson, score, params)
     else:
-        quantile.absorb(row, lesson, score, params)
+        conformal.absorb(row, lesson, score, params)
 
 
 @jit
 def limit(kind, row, tail, params):
     """The threshold, at least its floor, where `tail` alarms per record are wished for."""
-    if kind == FIXED:
+    if kind == QUANTILE:
+        value = quantile.limit(row, tail, params)
+    elif kind == FIXED:
         value = fixed.limit(row, tail, params)
     elif kind == SIGMA:
         value = sigma.limit(row, tail, params)
+    elif kind == NDT:
+        value = ndt.limit(row, tail, params)
+    elif kind == SPOT:
+        value = spot.limit(row, tail, params)
+    elif kind == DSPOT:
+        value = dspot.limit(row, tail, params)
+    elif kind == LIKELIHOOD:
+        value = likelihood.limit(row, tail, params)
     else:
-        value = quantile.limit(row, tail, params)
+        value = conformal.limit(row, tail, params)
     return max(value, params[LIMIT_FLOOR])
+
+
+@jit(inline=True)
+def held_against(kind, row, score, limit, params):
+    """The threshold that `score` is held against: `limit`, unless the kind also knows scores that are too small."""
+    return ndt.held_against(row, score, limit, params) if kind == NDT else limit
 
 
 @jit(inline=True)
 def interval(kind):
     """Records between two computations of the limit."""
-    return _SCAN if kind == QUANTILE else 1
+    return _SCAN if kind in (QUANTILE, CONFORMAL) else 1
