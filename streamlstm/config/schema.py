@@ -103,7 +103,7 @@ class Score(Section):
 class Threshold(Section):
     """Above which score a record is anomalous."""
 
-    kind: Literal["fixed", "sigma", "quantile"] = "quantile"
+    kind: Literal["fixed", "sigma", "quantile", "contrast"] = "quantile"
     false_alarms_per_day: Annotated[float, Field(gt=0)] = 1.0
     scope: Literal["stream", "fleet"] = "stream"
     expected_streams: Rows | None = None

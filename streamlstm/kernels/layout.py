@@ -41,14 +41,15 @@ OUT_FLAG, OUT_STAGE, OUT_CHANGE, OUT_IMPUTED, OUT_DETAILED, OUT_CODES = range(6)
 OUT_EXPECTED, OUT_LOW, OUT_HIGH, OUT_ATTRIBUTION, OUT_DETAILS = range(5)
 
 # ---- what a scored record teaches a threshold, see `thresholds`
-LEARN, OPENED, INSIDE, ACCEPTED = range(4)
+LEARN, OPENED, INSIDE, ACCEPTED, EARLY = range(5)
 
 # ---- threshold kinds: their number in `sizes[KIND]` and the width of their state
-FIXED, SIGMA, QUANTILE = range(3)
-KINDS = {"fixed": FIXED, "sigma": SIGMA, "quantile": QUANTILE}
+FIXED, SIGMA, QUANTILE, CONTRAST = range(4)
+KINDS = {"fixed": FIXED, "sigma": SIGMA, "quantile": QUANTILE, "contrast": CONTRAST}
 BINS_PER_OCTAVE, OCTAVES, LOWEST_OCTAVE = 8, 12, -4
 BINS = BINS_PER_OCTAVE * OCTAVES
-THRESHOLD_WIDTHS = {FIXED: 0, SIGMA: 3, QUANTILE: BINS + 2}
+CONTRAST_BLOCKS = 8
+THRESHOLD_WIDTHS = {FIXED: 0, SIGMA: 3, QUANTILE: BINS + 2, CONTRAST: 12 + 2 * CONTRAST_BLOCKS}
 
 TILE = 48
 """Rows that one thread carries through all layers before the next: their scratch stays in the first-level cache."""

@@ -253,8 +253,10 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
 
 
 @jit(inline=True)
-def lesson_of(mark, change, params):
+def lesson_of(mark, change, live, params):
     """What a record may teach the threshold after its episode's `change`, see `thresholds`."""
+    if not live:
+        return EARLY
     if change == episodes.OPENED:
         return OPENED
     if mark[OPEN] == 0 or mark[LENGTH] > params[ACCEPT_AFTER_ROWS]:
@@ -274,10 +276,11 @@ def absorb_row(b, s, setup, pool, x, tap, prediction, network, p0, work, w0, pre
     state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
     score, limit = state[SMOOTH], state[LIMIT]
     quiet = mark[OPEN] == 0 or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
+    tail = wished_tail(mark, params)
     if present > 0:
-        lesson = lesson_of(mark, change, params)
+        lesson = lesson_of(mark, change, live, params)
         learned = min(score, np.float32(2) * limit) if live and lesson != ACCEPTED else score
-        thresholds.absorb(sizes[KIND], state[sizes[AT_THRESHOLD] :], lesson, learned, params)
+        thresholds.absorb(sizes[KIND], state[sizes[AT_THRESHOLD] :], lesson, learned, tail, params)
     adapting = (sizes[ONLINE] == 1 and quiet) or not live
     usual_weight = np.float32(max(1.0 / (mark[SCORED] + 1.0), 2.0 / (_USUAL_ROWS + 1.0)))
     scale_gain, floor = np.float32(params[SCALE_GAIN]), np.float32(params[SCALE_FLOOR])
@@ -307,7 +310,6 @@ def absorb_row(b, s, setup, pool, x, tap, prediction, network, p0, work, w0, pre
         or change == episodes.OPENED
         or (not live and mark[SCORED] >= params[CALIBRATING_ROWS])
     ):
-        tail = wished_tail(mark, params)
         state[LIMIT] = thresholds.limit(sizes[KIND], state[sizes[AT_THRESHOLD] :], tail, params)
 
 
