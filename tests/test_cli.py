@@ -543,7 +543,7 @@ class TestBadInput:
             (["-c", "typo.yaml"], "typo.yaml:2: threshold.false_alarm_per_day: unknown key; did you mean 'false_alarms_per_"),
             (["-c", "univariat"], "univariat: no such file or preset; did you mean 'univariate'?"),
             (["--set", "threshold.knd=sigma"], "--set threshold.knd: unknown key; did you mean 'threshold.kind'?"),
-            (["--set", "threshold.kind=sigmas"], "must be one of: fixed, sigma, quantile; got 'sigmas'"),
+            (["--set", "threshold.kind=sigmas"], "must be one of: fixed, sigma, quantile, contrast; got 'sigmas'"),
             (["--set", "threshold"], "--set threshold: must read SECTION.KEY=VALUE"),
             (["--set", "model.hidden_size=600"], "512"),
             (["--flag", "x.csv"], "No such option: --flag"),

@@ -174,7 +174,7 @@ def test_extends_chains_and_is_relative_to_the_file(write: Write) -> None:
         ("kafka: {group_id: ''}", "kafka.group_id: must be text that is not empty, got ''"),
         ("kafka: {group_id: 5}", "kafka.group_id: must be text that is not empty, got 5; put it in quotes"),
         ("episodes: {min_rows: 0}", "episodes.min_rows: must be at least 1, got 0"),
-        ("threshold: {kind: sigmas}", "must be one of: fixed, sigma, quantile; got 'sigmas'"),
+        ("threshold: {kind: sigmas}", "must be one of: fixed, sigma, quantile, contrast; got 'sigmas'"),
         ("threshold: {level: null}", "threshold.level: must be a number above 0, got null"),
         ("runtime: {threads: 0}", "must be a whole number between 1 and 256 or auto, got 0"),
         ("score: {span: 0}", "score.span: must be at least 1 or null, got 0"),

@@ -343,7 +343,7 @@ def setting(**more: float) -> Any:
 def learned(kind: int, scores: Any, memory: float = 1e9) -> Float32:
     row = np.zeros(layout.THRESHOLD_WIDTHS[kind], np.float32)
     for score in np.asarray(scores, np.float32):
-        thresholds.absorb(kind, row, layout.LEARN, score, setting(MEMORY_ROWS=memory))
+        thresholds.absorb(kind, row, layout.LEARN, score, 0.01, setting(MEMORY_ROWS=memory))
     return row
 
 
@@ -413,10 +413,11 @@ SEVERITY = {".": 0.5, "h": 0.9, "!": 1.5, "+": 2.0, "X": 4.0, "?": np.nan}
         ({"REFRACTORY_ROWS": 2, "MIN_ROWS": 2, "MERGE_ROWS": 0}, "!!.!!!!.", "-OC---OC"),
         ({"MERGE_ROWS": 0}, "!+XX!.", "O-U--C"),
         ({"MERGE_ROWS": 0}, "?!.", "-OC"),
+        ({"MERGE_ROWS": 1, "ACCEPT_AFTER_ROWS": 4}, "!hhhhh", "O---C-"),
     ],
 )
 def test_episode_scenarios(rules: dict[str, float], rows: str, expected: str) -> None:
-    params = setting(**({"MIN_ROWS": 1, "HYSTERESIS": 0.8} | rules))
+    params = setting(**({"MIN_ROWS": 1, "HYSTERESIS": 0.8, "ACCEPT_AFTER_ROWS": 99} | rules))
     mark, scalar = np.zeros(layout.MARKS, np.int64), np.zeros(layout.SCALARS, np.float32)
     actual = ""
     for n, letter in enumerate(rows):

@@ -122,7 +122,9 @@ def replay(
         columns = source.columns
         evaluation = None
         if labels is not None:
-            promised = settings.threshold.false_alarms_per_day if settings.threshold.kind == "quantile" else None
+            promised = (
+                settings.threshold.false_alarms_per_day if settings.threshold.kind in ("quantile", "contrast") else None
+            )
             evaluation = Evaluation(windows, begin, promised)
         wanted = Wanted(flags, scores, scores_detail, episodes, report)
         with ExitStack() as stack:

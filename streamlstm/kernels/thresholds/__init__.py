@@ -1,12 +1,13 @@
 """Thresholds: each kind is two scalar kernels on a row of state, `absorb` and `limit`, chosen by an integer.
 
-`absorb(row, lesson, score, params)` (of a kind that counts time in wished alarms, with `tail` before `params`) is called once for every scored record, after it was judged, and writes the kind's
-state `row` (its width in `layout.THRESHOLD_WIDTHS`) float32; `lesson` says what the record may teach:
+`absorb(row, lesson, score, params)` is called once for every scored record, after it was judged, and writes the kind's
+state `row` (its width in `layout.THRESHOLD_WIDTHS`) float32; a kind that counts time in wished alarms has `tail` before
+`params`. `lesson` says what the record may teach:
 
 | lesson | the record |
 |---|---|
 | LEARN | is as expected: its score is learned |
-| EARLY | comes before the stream is live: as LEARN, but time towards the wished alarms does not count |
+| EARLY | comes before the stream is live: its score is learned, and no alarm could have been wished |
 | OPENED | opened an episode |
 | INSIDE | lies in an open episode: time passes, its score is not learned |
 | ACCEPTED | makes the episode so long that its score is the new normal |
