@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamlstm.config import Config
@@ -43,7 +43,10 @@ class Naive:
             self.frozen = self.level()
             self.block, self.waiting = [], []
             self.fatigue += 0.65
-            self.offset = min(0.0, self.offset + 0.2)
+            if self.fatigue > 3 * 0.65 * 2 or self.offset + 0.2 <= 0:
+                self.offset += 0.2
+            else:
+                self.offset = max(self.offset, 0.0)
         elif lesson == ACCEPTED:
             self.frozen, self.slow, self.peak = None, score, max(self.peak, score)
         elif lesson in (LEARN, EARLY):
@@ -115,6 +118,7 @@ stretches = st.tuples(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(stretches, max_size=8), st.sampled_from([1e-12, 1e-6, MINUTES, 0.02]), st.integers(0, 9))
+@example([(OPENED, 1, 5.0, 0.0)] * 9, MINUTES, 0)
 def test_equals_the_float64_rule(script: list[tuple[int, int, float, float]], tail: float, seed: int) -> None:
     rng, row, expected = np.random.default_rng(seed), taught([]), Naive()
     for lesson, count, mean, spread in script:
@@ -209,6 +213,17 @@ def test_a_constant_score_never_alarms_and_can_be_told(score: float) -> None:
     opened, limits, row = watched(np.full(40 * 1440, score), 200)
     assert not opened.any()
     assert limits[-1] == pytest.approx(row[contrast.SLOW] + PARAMS[layout.LIMIT_FLOOR])
+
+
+@pytest.mark.parametrize(("height", "every"), [(15.0, 60), (10.0, 120), (40.0, 45)])
+def test_a_spike_that_comes_back_is_no_alert_storm(height: float, every: int) -> None:
+    days = 60
+    spikes = np.where(np.arange(days * 1440) % every == every // 2, height, 0.5)
+    opened, _, _ = watched(spikes, 200)
+    assert 0 < opened.sum() < 3 * days
+    assert opened[days // 2 * 1440 :].sum() < 2 * days / 2
+    after, _, _ = watched(np.concatenate([spikes, np.full(days * 1440, 0.5), [height]]), 200)
+    assert after[-1]
 
 
 def test_a_level_shift_is_one_alarm() -> None:

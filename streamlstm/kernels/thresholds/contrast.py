@@ -8,11 +8,12 @@ The level is the largest of three, plus two terms that alarms move:
 | slow mean + `DEVIATIONS` mean absolute deviations | what the score usually is |
 | peak + `ABOVE_PEAK` | the largest score without alarm, its height over the slow mean fading with the wished alarms |
 | fatigue | rises by `FATIGUE` with each alarm and fades: alarms close together must show more each time |
-| offset, at most 0 | falls by `SHIFT` for each wished alarm's worth of time and rises by as much with each alarm |
+| offset | falls by `SHIFT` for each wished alarm's worth of time and rises by as much with each alarm, at most to 0 |
 
 The offset is an integral controller: the level sinks until a quiet stream alarms as often as wished, whatever the tail
-of its score. Fatigue is its counterpart for restless streams. Both, and the peak, count time in wished alarms (records
-times `tail`), so another wish moves them in proportion.
+of its score. Fatigue is its counterpart for restless streams; only one that alarms `RESTLESS` times as often as wished
+lifts the offset above 0 (a spike an hour: 8 alarms a day without, 1.5 with, where 1 is wished). Both, and the peak,
+count time in wished alarms (records times `tail`), so another wish moves them in proportion.
 
 Scores are learned in blocks, and a block only when `CONTRAST_BLOCKS` more have followed, so that the run-up of an
 anomaly is not in its own level. An alarm forgets the blocks that wait. While its episode is open the level stands
@@ -27,6 +28,8 @@ mean F1 of MSL, ASD and SMD. It is .727, and without the part: fatigue .56, wait
 offset .71 (quiet streams then keep .43 of the wished rate instead of .85), `LEAST` .72.
 """
 
+import numpy as np
+
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import (
     ACCEPTED,
@@ -38,7 +41,7 @@ from streamlstm.kernels.layout import (
 )
 
 LEAST, DEVIATIONS, ABOVE_PEAK = 3.5, 4.5, 1.0
-FATIGUE, SHIFT = 0.65, 0.2
+FATIGUE, SHIFT, RESTLESS = 0.65, 0.2, 3.0
 PEAK_MEMORY, FATIGUE_MEMORY = 1.4, 2.0  # wished alarms
 BLOCK, WEIGHT = 20, 0.2  # records of a block, its weight in the slow mean
 
@@ -69,7 +72,7 @@ def _pass_time(row, early, floor):
 
 @jit
 def _learn_block(row):
-    """Lets the block that is full wait, and learns the oldest one when `BLOCKS` wait already."""
+    """Lets the block that is full wait, and learns the oldest one when all places were taken."""
     if row[WAITING] < CONTRAST_BLOCKS:
         last = int(row[WAITING])
         row[WAITING] += 1
@@ -95,7 +98,8 @@ def absorb(row, lesson, score, tail, params):
         row[LEVEL] = _level(row, params[LIMIT_FLOOR])
         row[WAITING] = row[ROWS] = row[MEAN] = row[HIGH] = 0
         row[FATIGUE_NOW] += FATIGUE
-        row[OFFSET] = min(row[OFFSET] + SHIFT, 0.0)
+        restless = row[FATIGUE_NOW] > RESTLESS * FATIGUE * FATIGUE_MEMORY
+        row[OFFSET] = min(row[OFFSET] + SHIFT, np.inf if restless else max(row[OFFSET], 0.0))
     elif lesson == ACCEPTED:
         row[LEVEL] = 0
         row[SLOW] = score
