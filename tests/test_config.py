@@ -176,7 +176,7 @@ def test_extends_chains_and_is_relative_to_the_file(write: Write) -> None:
         ("episodes: {min_rows: 0}", "episodes.min_rows: must be at least 1, got 0"),
         (
             "threshold: {kind: sigmas}",
-            "must be one of: fixed, sigma, quantile, ndt, spot, dspot, likelihood, conformal; got 'sigmas'",
+            "must be one of: contrast, fixed, sigma, quantile, ndt, spot, dspot, likelihood, conformal; got 'sigmas'",
         ),
         ("threshold: {mirror: 3}", "threshold.mirror: must be true or false, got 3"),
         ("threshold: {level: null}", "threshold.level: must be a number above 0, got null"),

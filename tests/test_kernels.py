@@ -347,11 +347,12 @@ SEVERITY = {".": 0.5, "h": 0.9, "!": 1.5, "+": 2.0, "X": 4.0, "?": np.nan}
         ({"REFRACTORY_ROWS": 2, "MIN_ROWS": 2, "MERGE_ROWS": 0}, "!!.!!!!.", "-OC---OC"),
         ({"MERGE_ROWS": 0}, "!+XX!.", "O-U--C"),
         ({"MERGE_ROWS": 0}, "?!.", "-OC"),
+        ({"MERGE_ROWS": 1, "ACCEPT_AFTER_ROWS": 4}, "!hhhhh", "O---C-"),
     ],
 )
 def test_episode_scenarios(rules: dict[str, float], rows: str, expected: str) -> None:
     params = np.zeros(layout.PARAMS)
-    for name, value in ({"MIN_ROWS": 1, "HYSTERESIS": 0.8} | rules).items():
+    for name, value in ({"MIN_ROWS": 1, "HYSTERESIS": 0.8, "ACCEPT_AFTER_ROWS": 99} | rules).items():
         params[getattr(layout, name)] = value
     mark, scalar = np.zeros(layout.MARKS, np.int64), np.zeros(layout.SCALARS, np.float32)
     actual = ""

@@ -24,7 +24,7 @@ QUICK = {
     "training": {"updates": 60},
     "learning": {"update_every": 16, "learning_rows": 20, "calibrating_rows": 30},
 }
-KINDS = ("fixed", "sigma", "quantile")
+KINDS = ("fixed", "sigma", "quantile", "contrast")
 
 
 def one(detector: Detector, values: Any, key: str = "s", first: int = 0) -> ScoredBatch:

@@ -108,7 +108,9 @@ class Score(Section):
 class Threshold(Section):
     """Above which score a record is anomalous."""
 
-    kind: Literal["fixed", "sigma", "quantile", "ndt", "spot", "dspot", "likelihood", "conformal"] = "quantile"
+    kind: Literal["contrast", "fixed", "sigma", "quantile", "ndt", "spot", "dspot", "likelihood", "conformal"] = (
+        "contrast"
+    )
     false_alarms_per_day: Annotated[float, Field(gt=0)] = 1.0
     scope: Literal["stream", "fleet"] = "stream"
     expected_streams: Rows | None = None
@@ -133,7 +135,7 @@ class Episodes(Section):
     merge_rows: Annotated[int, Field(ge=0)] = 30
     refractory_rows: Annotated[int, Field(ge=0)] = 0
     hysteresis: Annotated[float, Field(gt=0, le=1)] = 0.8
-    accept_after_rows: Rows = 200
+    accept_after_rows: Rows = 125
 
 
 class Runtime(Section):

@@ -17,9 +17,7 @@ from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Out
 from streamlstm.kernels.layout import (
     BACKWARD,
-    CALIBRATING_ROWS,
     LAST_ROW,
-    LIMIT,
     OUT_ATTRIBUTION,
     OUT_CHANGE,
     OUT_DETAILED,
@@ -32,14 +30,12 @@ from streamlstm.kernels.layout import (
     OUT_SEVERITY,
     OUT_STAGE,
     OUT_THRESHOLD,
-    READY,
     REPEATED,
-    SCORED,
 )
 from streamlstm.model.files import load_model
 from streamlstm.model.layout import Layout, make_layout
 from streamlstm.model.network import Model
-from streamlstm.state.pool import StreamPool
+from streamlstm.state.pool import StreamPool, stages
 from streamlstm.types import NO_TIME, Episode, EventBatch, Float64, Int32, Int64, Scored, ScoredBatch, Stage
 
 CALL = "call"
@@ -222,13 +218,10 @@ class Detector:
         """Number of streams in each stage: learning, calibrating, live."""
         if not self.features:
             return {stage.name.lower(): 0 for stage in Stage}
-        totals = dict.fromkeys(Stage, 0)
+        totals = np.zeros(len(Stage), np.int64)
         for _, rows in self.pool.scan():
-            ready = rows.marks[:, READY] == 1
-            live = ready & (rows.marks[:, SCORED] >= self.layout.params[CALIBRATING_ROWS]) & (rows.state[:, LIMIT] > 0)
-            counts = {Stage.LEARNING: ~ready, Stage.CALIBRATING: ready & ~live, Stage.LIVE: live}
-            totals = {stage: totals[stage] + int(chosen.sum()) for stage, chosen in counts.items()}
-        return {stage.name.lower(): count for stage, count in totals.items()}
+            totals += np.bincount(stages(rows, self.layout), minlength=len(Stage))
+        return {stage.name.lower(): int(totals[stage]) for stage in Stage}
 
     def time_faults(self) -> tuple[int, int]:
         """Records whose time lay before the latest of their stream, and records that repeated it."""

@@ -4,6 +4,7 @@ import numpy as np
 
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import (
+    ACCEPT_AFTER_ROWS,
     CLOSED_TIME,
     EVENTS,
     FIRST,
@@ -64,7 +65,9 @@ def step_episode(mark, scalars, severity, time, source, row, params):
                 scalars[REPORTED] = severity
                 return UPDATED
         return NONE
-    mark[QUIET] = mark[QUIET] + 1 if severity < params[HYSTERESIS] else 0
+    # an accepted score lies just below the limit that it has raised: there hysteresis would never end the episode
+    quiet = severity < params[HYSTERESIS] or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
+    mark[QUIET] = mark[QUIET] + 1 if quiet else 0
     if mark[QUIET] > params[MERGE_ROWS]:
         mark[OPEN] = 0
         mark[REFRACTORY] = np.int64(params[REFRACTORY_ROWS])

@@ -164,7 +164,8 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         return
 
     present = read_values(x, stat, D, I, prediction, p0, work, w0)
-    live = mark[SCORED] >= params[CALIBRATING_ROWS] and state[LIMIT] > _ZERO
+    calibrated = mark[SCORED] >= params[CALIBRATING_ROWS]
+    live = calibrated and mark[BEGUN] > params[CALIBRATING_ROWS] and state[LIMIT] > _ZERO
     totals, parts = work[w0 + WORK * D :], out.values[OUT_PART:]
     floor, gain = np.float32(params[SCALE_FLOOR]), np.float32(params[SMOOTH_GAIN])
     for head in range(HEADS):
@@ -205,8 +206,10 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
 
 
 @jit(inline=True)
-def lesson_of(mark, change, params):
+def lesson_of(mark, change, live, params):
     """What a record may teach the threshold after its episode's `change`, see `thresholds`."""
+    if not live:
+        return EARLY
     if change == episodes.OPENED:
         return OPENED
     if mark[OPEN] == 0 or mark[LENGTH] > params[ACCEPT_AFTER_ROWS]:
@@ -215,7 +218,7 @@ def lesson_of(mark, change, params):
 
 
 @jit(inline=True)
-def adapting(sizes, params, mark, live, quiet):
+def adapting(sizes, params, mark, quiet):
     """The bits ERRORS, CALIBRATION and THRESHOLD that say what a record may teach.
 
     An open episode teaches nothing, until it has lasted so long that it is the new normal; a threshold is learned from
@@ -223,7 +226,7 @@ def adapting(sizes, params, mark, live, quiet):
     """
     if params[ADAPT] != BY_STAGE:
         return np.int64(params[ADAPT])
-    if live:
+    if mark[SCORED] >= params[CALIBRATING_ROWS]:
         return THRESHOLD | (ERRORS | CALIBRATION if sizes[ONLINE] == 1 and quiet else 0)
     return ERRORS | CALIBRATION | (THRESHOLD if 2 * mark[SCORED] >= params[CALIBRATING_ROWS] else 0)
 
@@ -235,13 +238,14 @@ def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, 
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
     quiet = mark[OPEN] == 0 or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
-    adapt = adapting(sizes, params, mark, live, quiet)
+    adapt = adapting(sizes, params, mark, quiet)
+    tail = wished_tail(mark, params)
     if present > 0 and adapt & THRESHOLD:
-        lesson = lesson_of(mark, change, params)
+        lesson = lesson_of(mark, change, live, params)
         score = state[SCORE]
         if live and lesson != ACCEPTED:
             score = min(score, np.float32(2) * state[LIMIT])
-        thresholds.absorb(sizes[KIND], state[sizes[AT_THRESHOLD] :], lesson, score, params)
+        thresholds.absorb(sizes[KIND], state[sizes[AT_THRESHOLD] :], lesson, score, tail, params)
     if sizes[ONLINE] == 1:
         sane = work[w0 + WORK * D + RAW] < _SANE * _SANE * np.float32(present)
         absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, quiet and sane)
@@ -261,7 +265,6 @@ def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, 
         mark[SCORED] += 1
     due = mark[SCORED] % thresholds.interval(sizes[KIND]) == 0
     if due or change == episodes.OPENED or (not live and mark[SCORED] >= params[CALIBRATING_ROWS]):
-        tail = wished_tail(mark, params)
         state[LIMIT] = thresholds.limit(sizes[KIND], state[sizes[AT_THRESHOLD] :], tail, params)
 
 

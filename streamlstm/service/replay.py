@@ -13,7 +13,7 @@ import numpy as np
 from streamlstm.config import Config, to_yaml
 from streamlstm.detect.chunks import NO_MODEL
 from streamlstm.errors import InputError, UsageError
-from streamlstm.evaluate import Evaluation, Result, Windows, is_column, load_windows, parse_start
+from streamlstm.evaluate import Evaluation, Result, Windows, is_column, load_windows, parse_start, promised_rate
 from streamlstm.report import write_report
 from streamlstm.service.crew import Crew, Scorer
 from streamlstm.service.opening import check_outputs, config_path, make_detector, open_source, resolve
@@ -122,7 +122,7 @@ def replay(
         columns = source.columns
         evaluation = None
         if labels is not None:
-            promised = settings.threshold.false_alarms_per_day if settings.threshold.kind == "quantile" else None
+            promised = promised_rate(settings.threshold)
             evaluation = Evaluation(windows, begin, promised)
         wanted = Wanted(flags, scores, scores_detail, episodes, report)
         with ExitStack() as stack:

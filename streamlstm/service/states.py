@@ -16,22 +16,22 @@ from streamlstm.errors import StateError
 from streamlstm.kernels.arguments import Pool
 from streamlstm.kernels.layout import (
     BACKWARD,
-    CALIBRATING_ROWS,
     FIRST_TIME,
     IMPUTED,
     LAST_ROW,
     LAST_TIME,
     LIMIT,
     OPEN,
-    READY,
     REPEATED,
     SCORE,
     SCORED,
     SEEN,
 )
+from streamlstm.model.layout import Layout
 from streamlstm.service.opening import check_outputs, resolve
 from streamlstm.service.restoring import newest_manifest
 from streamlstm.sinks import open_sink
+from streamlstm.state.pool import stages
 from streamlstm.state.stores import SnapshotStore, open_store
 from streamlstm.types import NO_TIME, Stage
 
@@ -111,7 +111,7 @@ def export_state(source: str | None, partition: str, path: str, overrides: Mappi
     try:
         for first, rows in detector.pool.scan():
             keys = detector.pool.keys.strings(first, first + len(rows.marks))
-            sink.write(_table(keys, rows, float(detector.layout.params[CALIBRATING_ROWS])))
+            sink.write(_table(keys, rows, detector.layout))
     finally:
         sink.close()
     return len(detector.pool)
@@ -124,22 +124,20 @@ def _open(config: Config) -> SnapshotStore:
     return open_store(config, client_id="streamlstm-state")
 
 
-def _table(keys: pa.Array, rows: Pool, calibrating_rows: float) -> pa.RecordBatch:
+def _table(keys: pa.Array, rows: Pool, layout: Layout) -> pa.RecordBatch:
     marks, state = rows.marks, rows.state
-    ready = marks[:, READY] == 1
-    live = ready & (marks[:, SCORED] >= calibrating_rows) & (state[:, LIMIT] > 0)
-    stages = np.where(live, Stage.LIVE, np.where(ready, Stage.CALIBRATING, Stage.LEARNING))
-    names = pa.array([stage.name.lower() for stage in Stage])
+    stage = stages(rows, layout)
+    names = pa.array([of.name.lower() for of in Stage])
     limit = state[:, LIMIT]
     return pa.RecordBatch.from_arrays(
         [
             keys.cast(pa.string()),
-            names.take(pa.array(stages.astype(np.int64))),
+            names.take(pa.array(stage.astype(np.int64))),
             pa.array(marks[:, LAST_ROW]),
             *(_times(marks[:, column]) for column in (FIRST_TIME, LAST_TIME)),
             *(pa.array(marks[:, column]) for column in _COUNTERS.values()),
             pa.array(state[:, SCORE], mask=marks[:, SCORED] == 0),
-            pa.array(limit, mask=~live),
+            pa.array(limit, mask=stage != Stage.LIVE),
             pa.array(marks[:, OPEN] == 1),
         ],
         schema=_SCHEMA,

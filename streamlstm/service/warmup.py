@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
+from streamlstm.evaluate.metrics import vus_pr
 from streamlstm.kafka_client import take_batches
 from streamlstm.kernels.compiling import CACHE_DIR
 from streamlstm.learn.fit import Recording, fit
@@ -49,4 +50,5 @@ def warm_up() -> str:
         named = {"format": kind, "columns": ["value"]} if kind != "json" else {"format": kind}
         warm_up_daemon(Config.model_validate(quick.model_dump() | {"messages": named}), model)
     take_batches()
+    vus_pr(np.array([0, 1]), np.zeros(2))
     return str(CACHE_DIR)

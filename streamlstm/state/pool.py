@@ -19,6 +19,8 @@ from streamlstm.kernels.arguments import Pool
 from streamlstm.kernels.layout import (
     AT_THRESHOLD,
     AT_USUAL,
+    BEGUN,
+    CALIBRATING_ROWS,
     FIRST_TIME,
     KIND,
     LAST_ROW,
@@ -35,7 +37,7 @@ from streamlstm.model.layout import Layout
 from streamlstm.model.network import Starts
 from streamlstm.state.keys import KeyTable
 from streamlstm.state.spill import Residents
-from streamlstm.types import NO_TIME, Int32
+from streamlstm.types import NO_TIME, Int32, Stage, UInt8
 
 Indices = npt.NDArray[np.intp] | Int32
 _SCANNED = 16_384
@@ -212,6 +214,14 @@ class StreamPool:
             self._reserve(len(self))
             _copy(taken, self._rows, slice(first, first + count))
         self._begun = len(self)
+
+
+def stages(rows: Pool, layout: Layout) -> UInt8:
+    """The `Stage` that each row's next record will find."""
+    marks, calibrating = rows.marks, layout.params[CALIBRATING_ROWS]
+    ready = marks[:, READY] == 1
+    live = (marks[:, SCORED] >= calibrating) & (marks[:, BEGUN] > calibrating) & (rows.state[:, LIMIT] > 0)
+    return np.where(ready, np.where(live, Stage.LIVE, Stage.CALIBRATING), Stage.LEARNING).astype(np.uint8)
 
 
 def _mapped(rows: Pool, change: Callable[[Any], Any]) -> Pool:

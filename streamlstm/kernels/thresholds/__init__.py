@@ -1,11 +1,13 @@
 """Thresholds: each kind is two scalar kernels on a row of state, `absorb` and `limit`, chosen by an integer.
 
 `absorb(row, lesson, score, params)` is called once for every scored record, after it was judged, and writes the kind's
-state `row` (its width in `layout.THRESHOLD_WIDTHS`) float32; `lesson` says what the record may teach:
+state `row` (its width in `layout.THRESHOLD_WIDTHS`) float32; a kind that counts time in wished alarms has `tail` before
+`params`. `lesson` says what the record may teach:
 
 | lesson | the record |
 |---|---|
-| LEARN | is as expected, or comes before the stream is live: its score is learned |
+| LEARN | is as expected: its score is learned |
+| EARLY | comes before the stream is live: its score is learned, and no alarm could have been wished |
 | OPENED | opened an episode |
 | INSIDE | lies in an open episode: time passes, its score is not learned |
 | ACCEPTED | makes the episode so long that its score is the new normal |
@@ -18,8 +20,11 @@ function below.
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import (
     CONFORMAL,
+    CONTRAST,
     DSPOT,
+    EARLY,
     FIXED,
+    LEARN,
     LIKELIHOOD,
     LIMIT_FLOOR,
     NDT,
@@ -27,14 +32,18 @@ from streamlstm.kernels.layout import (
     SIGMA,
     SPOT,
 )
-from streamlstm.kernels.thresholds import conformal, dspot, fixed, likelihood, ndt, quantile, sigma, spot
+from streamlstm.kernels.thresholds import conformal, contrast, dspot, fixed, likelihood, ndt, quantile, sigma, spot
 
 _SCAN = 16  # records between two limits where one costs about as much as learning 16 scores
 
 
 @jit(inline=True)
-def absorb(kind, row, lesson, score, params):
+def absorb(kind, row, lesson, score, tail, params):
     """Writes what a scored record teaches into the threshold's state `row`."""
+    if kind == CONTRAST:
+        contrast.absorb(row, lesson, score, tail, params)
+        return
+    lesson = LEARN if lesson == EARLY else lesson
     if kind == QUANTILE:
         quantile.absorb(row, lesson, score, params)
     elif kind == FIXED:
@@ -62,6 +71,8 @@ def limit(kind, row, tail, params):
         value = fixed.limit(row, tail, params)
     elif kind == SIGMA:
         value = sigma.limit(row, tail, params)
+    elif kind == CONTRAST:
+        value = contrast.limit(row, tail, params)
     elif kind == NDT:
         value = ndt.limit(row, tail, params)
     elif kind == SPOT:
