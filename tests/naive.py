@@ -49,19 +49,29 @@ SPANS = (6, 12, 25, 50, 100)
 class Regressors:
     """The last three values and five EWMAs of every feature, begun as if the first value had always been there."""
 
-    def __init__(self, z):
-        z = np.clip(z, -50, 50)
-        self.rows = [np.array(z, float) for _ in range(8)]
+    def __init__(self, z, bound=200.0):
+        self.bound = bound
+        self.rows = [np.clip(np.array(z, float), -bound, bound) for _ in range(8)]
 
     def vector(self):
         """(8 D): lag 1 of all features, lag 2, lag 3, then EWMA by EWMA."""
         return np.concatenate(self.rows)
 
     def absorb(self, z):
-        z = np.clip(z, -50, 50)
+        z = np.clip(z, -self.bound, self.bound)
         self.rows[:3] = [z.copy(), self.rows[0], self.rows[1]]
         for j, span in enumerate(SPANS):
             self.rows[3 + j] = self.rows[3 + j] + 2 / (span + 1) * (z - self.rows[3 + j])
+
+
+def calendar(time, first, last):
+    """Sine and cosine of day, half day and week (6); 0 until the history from `first` to `last` covers a day, a week."""
+    day = 86_400 * 10**9
+    values = []
+    for period, covered in ((day, day), (day / 2, day), (7 * day, 7 * day)):
+        turn = 2 * np.pi * (time / period)
+        values += [math.sin(turn), math.cos(turn)] if first is not None and last - first >= covered else [0.0, 0.0]
+    return np.array(values)
 
 
 def exceeded_by(scores, share):
@@ -70,42 +80,77 @@ def exceeded_by(scores, share):
 
 
 class Stream:
-    """One stream under frozen weights with known mean, spread and usual errors: expected value and score, record by record."""
+    """One stream under frozen weights of which everything is known: expected value and score, record by record.
 
-    def __init__(self, layers, V, V_bias, skip, mean, spread, usual, *, span, scale_span=1000.0, clip=5.0, floor=1e-3):
-        self.layers, self.V, self.V_bias, self.skip = layers, V, V_bias, skip
+    skips (2, P, D), raw and clipped; V (H, 3 D); mean and spread (I); usual (3, D); variability and ranges (2, D), mean and
+    variance, low and high; parts (2, 5), mean and variance of the parts.
+    """
+
+    def __init__(
+        self, layers, V, V_bias, skips, mean, spread, usual, variability, ranges, parts, *,
+        span, scale_span=1000.0, clip=5.0, floor=1e-3, weights=(1, 1, 1, 0.5, 0.5),
+    ):  # fmt: skip
+        self.layers, self.V, self.V_bias, self.skips = layers, V, V_bias, skips
         self.mean, self.spread, self.usual, self.recent = mean, spread, np.maximum(usual, floor), np.array(usual, float)
-        self.span, self.scale_span, self.clip = span, scale_span, clip
-        self.features = V.shape[1]
+        self.variability, self.ranges, self.parts, self.weights = variability, ranges, parts, weights
+        self.gain, self.scale_gain, self.clip = 2 / (span + 1), 2 / (scale_span + 1), clip
+        self.features = len(usual[0])
         self.hs = [np.zeros((1, W_hh.shape[1])) for _, W_hh, _ in layers]
         self.cs = [h.copy() for h in self.hs]
-        self.regressors = None
-        self.smooth = None
+        self.regressors = self.clipped = None
+        self.unrest = np.zeros(self.features)
+        self.past = []
+        self.smooth = parts[0].copy()
+        self.first = self.last = None
 
-    def score(self, x):
-        """x (D + K) with NaN for missing -> (expected (D), score)."""
+    def score(self, x, time):
+        """x (D + K) with NaN for missing, time in ns -> (expected (D), parts of the score (5))."""
         D = self.features
         z = np.clip((x - self.mean) / self.spread, -1e9, 1e9)
         if self.regressors is None:
-            self.regressors = Regressors(np.nan_to_num(z[:D]))
+            begin = np.nan_to_num(z[:D])
+            self.regressors, self.clipped = Regressors(begin), Regressors(begin, self.clip)
         known = np.clip(np.nan_to_num(z[D:]), -self.clip, self.clip)
-        lag = np.clip(self.regressors.rows[0], -self.clip, self.clip)
-        h = network_step(np.concatenate([lag, known])[None], self.hs, self.cs, self.layers)[0]
-        inputs = np.concatenate([[1.0], self.regressors.vector(), known])
-        predicted = np.clip(h @ self.V + self.V_bias + inputs @ self.skip, -50, 50)
+        h = network_step(np.concatenate([self.clipped.rows[0], known])[None], self.hs, self.cs, self.layers)[0]
+        own = np.split(h @ self.V + self.V_bias, 3)
+        known = np.concatenate([known, calendar(time, self.first, self.last)])
+        self.first = time if self.first is None else self.first
+        self.last = time
+        for head, regressors in enumerate((self.regressors, self.clipped)):
+            own[head] = own[head] + np.concatenate([[1.0], regressors.vector(), known]) @ self.skips[head]
+        predicted = np.clip(own, -200, 200)
         missing = np.isnan(z[:D])
-        error = np.where(missing, 0.0, np.nan_to_num(z[:D]) - predicted)
-        u = np.abs(error) / np.sqrt(self.usual * np.maximum(self.recent, self.usual))
+        z = np.where(missing, predicted[0], z[:D])
+        error = np.where(missing, 0.0, z - predicted)
+        present = max(int((~missing).sum()), 1)
+        u2 = error**2 / (self.usual * np.maximum(self.recent, self.usual))
+        values = [math.sqrt(total / present) for total in u2.sum(axis=1)]
+        values.append(self.variability_of(z))
+        values.append(np.where(missing, 0, np.maximum(0, np.maximum(z - self.ranges[1], self.ranges[0] - z))).sum() / present)
         if not missing.all():
-            rms = min(math.sqrt((u[~missing] ** 2).mean()), 256.0)
-            self.smooth = rms if self.smooth is None else self.smooth + 2 / (self.span + 1) * (rms - self.smooth)
-        reach = 100 * np.maximum(self.usual, self.recent)
-        size = np.minimum(np.abs(error), reach)
-        self.recent = np.where(missing, self.recent, self.recent + 2 / (self.scale_span + 1) * (size - self.recent))
-        self.regressors.absorb(
-            np.where(missing, predicted, np.clip(np.nan_to_num(z[:D]), predicted - reach, predicted + reach))
-        )
-        return self.mean[:D] + self.spread[:D] * predicted, self.smooth or 0.0
+            for part, value in enumerate(values):
+                if value is not None:
+                    self.smooth[part] += self.gain * (min(value, 1000.0) - self.smooth[part])
+        unusual = (self.smooth - self.parts[0]) / np.maximum(np.sqrt(self.parts[1]), 0.05)
+        size = np.minimum(np.abs(error), 100 * np.maximum(self.usual, self.recent))
+        self.recent = np.where(missing, self.recent, self.recent + self.scale_gain * (size - self.recent))
+        self.regressors.absorb(z)
+        self.clipped.absorb(z)
+        return self.mean[:D] + self.spread[:D] * predicted[0], self.weights * np.log1p(np.maximum(unusual, 0))
+
+    def variability_of(self, z):
+        """Mean over features of how unusual the standard deviation of the last ten z is; None while there are fewer."""
+        self.past = [*self.past[-9:], z]
+        if len(self.past) < 10:
+            return None
+        spread = np.sqrt(self.variability[1])
+        unit = np.maximum(spread, 0.1)
+        fixed = np.maximum(spread / unit, 1e-3)
+        away = np.abs(np.std(self.past, axis=0) - self.variability[0]) / unit
+        u = away / np.sqrt(fixed * np.maximum(self.unrest, fixed))
+        self.unrest += self.scale_gain * (away - self.unrest)
+        return u.mean()
+
 
 
 def pareto_likelihood(y, sigma, gamma):

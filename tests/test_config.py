@@ -66,7 +66,7 @@ def test_every_preset_loads_by_name_and_by_path(path: Path) -> None:
 def test_presets_differ_where_they_say() -> None:
     assert presets() == ["default", "kafka", "multivariate", "univariate"]
     assert load("default", environ={}) == load(None, environ={}) == Config()
-    assert load("univariate", environ={}).threshold.memory_rows > Config().threshold.memory_rows
+    assert load("univariate", environ={}).model.hidden_size < Config().model.hidden_size
     assert load("multivariate", environ={}).score.span is None
     assert load("kafka", environ={}).outputs.flags == "kafka:streamlstm-flags"
 
@@ -159,7 +159,7 @@ def test_extends_chains_and_is_relative_to_the_file(write: Write) -> None:
             "model: {zzz: 2}",
             "my.yaml:1: model.zzz: unknown key; the keys of model are: file, hidden_size, num_layers, clip",
         ),
-        ("model: 5", "my.yaml:1: model: must be a section with keys of: file, hidden_size, num_layers, clip; got 5"),
+        ("model: 5", "my.yaml:1: model: must be a section with keys of: file, hidden_size, num_layers, clip, calendar; got 5"),
         ("model: {hidden_size: 4.5}", "must be a whole number between 4 and 512, got 4.5"),
         ("model: {hidden_size: much}", "must be a whole number between 4 and 512, got 'much'"),
         ("model: {hidden_size: yes}", "must be a whole number between 4 and 512, got true"),
@@ -233,7 +233,7 @@ def test_every_problem_of_every_layer_is_told(write: Write) -> None:
     [
         ("MODEL__HIDDEN_SIZ", "8", "unknown key; did you mean STREAMLSTM__MODEL__HIDDEN_SIZE?"),
         ("MODLE__HIDEN_SIZE", "8", "unknown section; did you mean STREAMLSTM__MODEL__HIDDEN_SIZE?"),
-        ("MODEL", "8", "must be a section with keys of: file, hidden_size, num_layers, clip; got 8"),
+        ("MODEL", "8", "must be a section with keys of: file, hidden_size, num_layers, clip, calendar; got 8"),
         ("MODEL__HIDDEN_SIZE", "600", "must be between 4 and 512, got 600"),
         ("MODEL__HIDDEN_SIZE", "[", "'[' is no YAML value ("),
     ],

@@ -19,6 +19,7 @@ from streamlstm.kernels.episodes import step_episode
 from streamlstm.kernels.matrix import multiply
 from streamlstm.kernels.plan import SPARE, plan_batch
 from streamlstm.kernels.step import step_batch
+from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.state.keys import KeyTable
 from streamlstm.types import Float32
@@ -378,27 +379,30 @@ def test_episode_scenarios(rules: dict[str, float], rows: str, expected: str) ->
 
 
 def model_by_hand(features: int, exogenous: int, layers: int, hidden: int, seed: int) -> Model:
-    """A random network with one stream that is live from its first record."""
+    """A random network with one stream of which everything is known."""
     rng = np.random.default_rng(seed)
     wide, cells = features + exogenous, []
     for _ in range(layers):
         shapes = ((4 * hidden, wide), (4 * hidden, hidden), (4 * hidden,))
         cells.append(tuple(rng.normal(0, 0.4, shape).astype(np.float32) for shape in shapes))
         wide = hidden
-    skip = rng.normal(0, 0.05, (features, 1 + 8 * features + exogenous)).astype(np.float32)
-    skip[:, 1 : 1 + features] += np.float32(0.6) * np.eye(features, dtype=np.float32)
-    readout = rng.normal(0, 0.4, (features, hidden)).astype(np.float32)
-    network = Network(tuple(cells), readout, rng.normal(0, 0.1, features).astype(np.float32), skip)
+    skip = rng.normal(0, 0.05, (2, features, 1 + 8 * features + exogenous + CALENDAR)).astype(np.float32)
+    skip[:, :, 1 : 1 + features] += np.float32(0.6) * np.eye(features, dtype=np.float32)
+    readout = rng.normal(0, 0.4, (3 * features, hidden)).astype(np.float32)
+    network = Network(tuple(cells), readout, rng.normal(0, 0.1, 3 * features).astype(np.float32), skip)
     spread = rng.uniform(0.5, 3, features + exogenous)
     stats = np.concatenate([rng.normal(0, 20, features + exogenous), spread**2, spread])[None]
-    usual = rng.uniform(0.2, 0.6, (1, features)).astype(np.float32)
+    known = [
+        rng.uniform(0.2, 0.6, 3 * features), rng.uniform(0.1, 0.3, features), rng.uniform(0.005, 0.1, features),
+        rng.uniform(-2, -1, features), rng.uniform(1, 2, features), rng.uniform(0.3, 1, 5), rng.uniform(0.001, 0.1, 5),
+    ]  # fmt: skip
     starts = Starts(
-        ("s",), stats, usual, np.zeros((1, layout.THRESHOLD_WIDTHS[layout.QUANTILE]), np.float32),
-        np.full(1, 3, np.float32), np.array([1000]),
+        ("s",), stats, np.concatenate(known)[None].astype(np.float32),
+        np.zeros((1, layout.THRESHOLD_WIDTHS[layout.CONTRAST]), np.float32), np.full(1, 3, np.float32), np.array([1000]),
     )  # fmt: skip
     config = Config.model_validate({"model": {"hidden_size": hidden, "num_layers": layers}})
     names = tuple(f"v{d}" for d in range(features)), tuple(f"w{k}" for k in range(exogenous))
-    return Model(network, *names, usual[0], starts, config)
+    return Model(network, *names, starts.known[0, : 3 * features], starts, config)
 
 
 @pytest.mark.parametrize(
@@ -415,20 +419,22 @@ def test_scores_are_those_of_the_naive_stream(features: int, exogenous: int, lay
     x[150:154] += 8 * spread  # beyond the clip of the network's inputs
     x[rng.uniform(size=x.shape) < 0.1] = np.nan
     x[40:43] = np.nan
-    network = model.network
+    network, known = model.network, starts.known[0].astype(float)
+    usual, variability, ranges, parts = np.split(known, np.cumsum([3 * features, 2 * features, 2 * features]))
     stream = naive.Stream(
         [tuple(a.astype(float) for a in layer) for layer in network.layers],
-        network.readout.T.astype(float), network.readout_bias.astype(float), network.skip.T.astype(float),
-        mean, spread, starts.usual[0].astype(float), span=max(1, 70 / features**0.5),
+        network.readout.T.astype(float), network.readout_bias.astype(float),
+        network.skip.transpose(0, 2, 1).astype(float), mean, spread, usual.reshape(3, -1),
+        variability.reshape(2, -1), ranges.reshape(2, -1), parts.reshape(2, -1), span=max(1, 70 / features**0.5),
     )  # fmt: skip
-    stream.smooth = 0.0  # a stream that is known begins without a smoothed error
-    expected = [stream.score(row) for row in x]
-    detector = Detector(model=model)
-    actual = detector.process_batch(["s"] * len(x), None, x)
-    assert set(actual.stage.tolist()) == {2}
+    times = np.arange(len(x)) * 3_600_000_000_000
+    expected = [stream.score(row, time) for row, time in zip(x, times, strict=True)]
+    actual = Detector(model=model).process_batch(["s"] * len(x), times, x)
+    assert actual.stage.tolist() == [1] * 200 + [2] * (len(x) - 200)
     assert np.array_equal(actual.imputed, np.isnan(x[:, :features]).sum(axis=1))
     wished = np.array([values for values, _ in expected])
-    assert (np.abs(actual.expected - wished) / spread[:features]).max() < 5e-6
-    scores = np.array([score for _, score in expected])
-    assert (np.abs(actual.score - scores) / np.maximum(scores, 1e-3)).max() < 1e-5
+    assert (np.abs(actual.expected - wished) / spread[:features]).max() < 2e-5
+    wished = np.array([parts for _, parts in expected])
+    assert np.abs(actual.parts.T - wished).max() < 2e-4
+    assert np.abs(actual.score - wished.sum(axis=1)).max() < 3e-4
     assert np.abs(actual.attribution.sum(axis=1) - 1).max() < 1e-6

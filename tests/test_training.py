@@ -100,7 +100,7 @@ def test_gradient_is_that_of_finite_differences(inputs: int, features: int, laye
 def test_padding_is_never_learned() -> None:
     hidden, layers, rng = 5, 2, np.random.default_rng(0)
     theta = initial_theta(1, hidden, PADDED, layers, 16, seed=3)
-    own = theta_network(theta, np.ones(1, np.float32), np.zeros((9, 1)), 1, hidden, PADDED, layers, 16)
+    own = theta_network(theta, np.ones(1, np.float32), np.zeros((2, 9, 1)), 1, hidden, PADDED, layers, 16)
     units = np.concatenate([part.reshape(-1) for layer in own.layers for part in layer])
     first, second = np.zeros_like(theta), np.zeros_like(theta)
     work = make_work(4, 2, 1, PADDED, layers, 16)
@@ -110,7 +110,7 @@ def test_padding_is_never_learned() -> None:
         x, target = rng.normal(size=8).astype(np.float32), rng.normal(size=8).astype(np.float32)
         window_gradient(theta, x, target, h, c, 4, 2, 1, PADDED, layers, 1, 16, 3.0, 0.1, work, gradient)
         adam_step(theta, gradient, first, second, update, 1e-2, 1.0)
-    network = theta_network(theta, np.ones(1, np.float32), np.zeros((9, 1)), 1, hidden, PADDED, layers, 16)
+    network = theta_network(theta, np.ones(1, np.float32), np.zeros((2, 9, 1)), 1, hidden, PADDED, layers, 16)
     assert np.array_equal(network_theta(network, 1, PADDED, layers, 16), theta)
     assert not np.array_equal(np.concatenate([p.reshape(-1) for layer in network.layers for p in layer]), units)
 
@@ -122,10 +122,11 @@ def test_weights_are_packed_alike_by_training_and_by_a_network() -> None:
         rng, wide, padded = np.random.default_rng(0), features + exogenous, -(-hidden // 16) * 16
         theta = initial_theta(wide, hidden, padded, layers, shape.num_outputs, seed=0)
         readout = theta[-(padded + 1) * shape.num_outputs :].reshape(padded + 1, -1)
-        readout[:hidden, :features] = rng.normal(size=(hidden, features))
-        readout[padded, :features] = rng.normal(size=features)
-        scale = rng.uniform(1, 2, features).astype(np.float32)
-        skip = rng.normal(size=(shape.num_regressors, features))
+        targets = 3 * features
+        readout[:hidden, :targets] = rng.normal(size=(hidden, targets))
+        readout[padded, :targets] = rng.normal(size=targets)
+        scale = rng.uniform(1, 2, targets).astype(np.float32)
+        skip = rng.normal(size=(2, shape.num_regressors, features))
         network = theta_network(theta, scale, skip, wide, hidden, padded, layers, shape.num_outputs)
         expected = network.packed()
         actual = np.zeros_like(expected)
@@ -203,8 +204,8 @@ def test_one_seed_gives_one_model(synthetic: Make, model: Model) -> None:
 
 def test_the_lstm_is_never_worse_than_the_skip_on_the_held_out_tail(synthetic: Make, model: Model) -> None:
     noise = {"s": Recording(np.arange(300), np.random.default_rng(0).normal(size=(300, 1)))}
-    wild = fit(noise, small(rate=1.0, updates=40), ("a",))
-    for training in (model.training, wild.training, fit(synthetic(), small(patience=1), ("a",)).training):
+    wild = fit(noise, small(rate=1.0, updates=40, holdout=0.15), ("a",))
+    for training in (model.training, wild.training, fit(synthetic(), small(patience=1, holdout=0.15), ("a",)).training):
         assert training["held_out_loss"] <= training["held_out_loss_of_skip"]
     assert not wild.network.readout.any() or wild.training["best_update"] > 0
 
@@ -217,7 +218,7 @@ def test_the_lstm_learns_what_the_skip_cannot(synthetic: Make) -> None:
     for t in range(1, 3000):
         x[t] = 0.9 * known[t] * np.tanh(2 * x[t - 1]) + 0.3 * rng.normal()
     data = {"s": Recording(np.arange(3000), np.stack([x, known], axis=1))}
-    training = fit(data, small(updates=400, rate=1e-2), ("x",), ("k",)).training
+    training = fit(data, small(updates=400, rate=1e-2, holdout=0.15), ("x",), ("k",)).training
     assert training["held_out_loss"] < 0.6 * training["held_out_loss_of_skip"]
 
 
