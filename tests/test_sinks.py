@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from streamlstm.errors import OutputError, UsageError
 from streamlstm.sinks import DeadLetterFile, MemorySink, Sink, open_sink
 from streamlstm.sinks.rendering import csv_header, csv_lines, json_lines
-from streamlstm.sinks.schemas import episodes_schema, flags_schema, scores_schema
+from streamlstm.sinks.rows import json_rows
+from streamlstm.sinks.schemas import TIME, episodes_schema, flags_schema, scores_schema
 from streamlstm.sinks.tables import episodes_table, flags_table, scores_table
 from streamlstm.types import NO_TIME, Change, DeadLetter, Episode, ScoredBatch, Stage
 
@@ -176,6 +177,35 @@ def test_missing_and_infinite_numbers() -> None:
     table = pa.record_batch({"a": pa.array([1.5, None, np.nan, np.inf]), "b": pa.array([True, False, None, True])})
     assert csv_header(table.schema) + lines_of(csv_lines(table)) == b"a,b\n1.5,true\n,false\n,\n,true\n"
     assert [json.loads(line)["a"] for line in lines_of(json_lines(table)).splitlines()] == [1.5, None, None, None]
+
+
+NUMBERS = st.none() | st.floats() | st.sampled_from([1e-7, 1e-5, 1e15, 1e22, -0.0, 1.0])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.tuples(NUMBERS, st.floats(width=32), st.none() | st.integers(-(2**63) + 1, 2**63 - 1), st.booleans()),
+        max_size=5,
+    )
+)
+def test_rows_alone_have_the_bytes_of_lines(rows: list[tuple[float | None, float, int | None, bool]]) -> None:
+    double, single, whole, truth = zip(*rows, strict=True) if rows else ((), (), (), ())
+    texts = [None if n is None else f'{n}"\n%s é' for n in whole]
+    table = pa.record_batch({
+        "double": pa.array(double, pa.float64()), "100 %": pa.array(single, pa.float32()), "é": pa.array(truth, pa.bool_()),
+        "whole": pa.array(whole, pa.int64()), "time": pa.array(whole, pa.int64()).view(TIME),
+        "also": pa.array(single, pa.float64()),
+        "text": pa.array(texts, pa.string()), "coded": pa.array(texts, pa.string()).dictionary_encode(),
+    })  # fmt: skip
+    assert b"".join(row + b"\n" for row in json_rows(table)) == lines_of(json_lines(table))
+
+
+@pytest.mark.parametrize(
+    "table", [flags_table(scored(9, flags=(0, 3)), **ORIGIN), episodes_table([])], ids=["flags", "none"]
+)
+def test_rows_of_flags_have_the_bytes_of_lines(table: pa.RecordBatch) -> None:
+    assert b"".join(row + b"\n" for row in json_rows(table)) == lines_of(json_lines(table))
 
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\n\0'), max_size=6)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from streamlstm.sinks.rendering import json_lines
+from streamlstm.sinks.rows import json_rows
 from streamlstm.sinks.schemas import SCHEMA_VERSION
 from streamlstm.types import DeadLetter
 
@@ -39,11 +39,6 @@ class Record:
         """Bytes in the broker's eyes, with all that surrounds them rounded up."""
         texts = [self.key or b"", self.value or b"", *(name.encode() + value for name, value in self.headers)]
         return 100 + sum(10 + len(text) for text in texts)
-
-
-def json_rows(table: pa.RecordBatch) -> list[bytes]:
-    """Each row as a JSON object."""
-    return [row for block in json_lines(table) for row in block.to_pybytes().split(b"\n")[:-1]]
 
 
 def json_records(table: pa.RecordBatch, _source: str = "") -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""Scored batches and episodes as tables. Nothing here costs Python per row: only per feature, cause and episode."""
+"""Scored batches and episodes as tables. Nothing here costs Python per record: only per feature, flag and episode."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -6,7 +6,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from streamlstm.errors import UsageError
 from streamlstm.sinks.schemas import KEY, SCHEMA_VERSION, TIME, episodes_schema, flags_schema, scores_schema
@@ -32,8 +31,7 @@ def scores_table(batch: ScoredBatch, *, detail: bool) -> pa.RecordBatch:
                 f"scores: {missing} of {len(batch)} records carry no expected values; "
                 "score with detail for every record, or write the scores without"
             )
-        for f in range(len(batch.features)):
-            columns += _detail_columns(batch, _ALL, f)
+        columns += _per_feature(_ALL, *_details(batch))
     return pa.RecordBatch.from_arrays(columns, schema=scores_schema(batch.features, detail=detail))
 
 
@@ -44,8 +42,7 @@ def flags_table(batch: ScoredBatch, *, source: str, model: str, config: str) -> 
     rows = np.flatnonzero(batch.flag)
     columns = _score_columns(batch, rows)
     columns += [_ids(source, batch.row[rows]), _causes(batch, rows)]
-    for f in range(len(batch.features)):
-        columns += [_floats(batch.value[rows, f]), *_detail_columns(batch, rows, f)]
+    columns += _per_feature(rows, batch.value, *_details(batch))
     columns += [pa.repeat(model, len(rows)), pa.repeat(config, len(rows))]
     columns += [pa.repeat(pa.scalar(SCHEMA_VERSION, pa.int32()), len(rows))]
     return pa.RecordBatch.from_arrays(columns, schema=flags_schema(batch.features))
@@ -81,8 +78,19 @@ def _score_columns(batch: ScoredBatch, rows: Rows) -> list[pa.Array]:
     ]
 
 
-def _detail_columns(batch: ScoredBatch, rows: Rows, f: int) -> list[pa.Array]:
-    return [_floats(column[rows, f]) for column in (batch.expected, batch.low, batch.high, batch.attribution)]
+def _details(batch: ScoredBatch) -> tuple[Float64, ...]:
+    return batch.expected, batch.low, batch.high, batch.attribution
+
+
+def _per_feature(rows: Rows, *sources: Float64) -> list[pa.Array]:
+    """The columns of each source (B, D), those of one feature side by side: all cut from one array, which is made at once."""
+    chosen = [source[rows].T for source in sources]  # (D, rows)
+    features, count = chosen[0].shape
+    values = np.empty((features, len(chosen), count))
+    for n, columns in enumerate(chosen):
+        values[:, n] = columns
+    whole = _floats(values.reshape(-1))
+    return [whole.slice(n * count, count) for n in range(features * len(chosen))]
 
 
 def _floats(values: Floats) -> pa.Array:
@@ -99,23 +107,22 @@ def _times(time: Int64) -> pa.Array:
 
 
 def _ids(source: str, row: Int64) -> pa.Array:
-    return pc.binary_join_element_wise(source, pa.array(row).cast(pa.string()), "/")
+    return pa.array([f"{source}/{number}" for number in row.tolist()], pa.string())
 
 
 def _causes(batch: ScoredBatch, rows: npt.NDArray[np.intp]) -> pa.Array:
     """Per flagged record the feature with the largest share and what it did: `temperature above expected (87 %)`."""
-    share: Float64 = np.nan_to_num(batch.attribution[rows].astype(np.float64))
+    share: Float64 = np.fmax(batch.attribution[rows], 0.0)  # 0 for NaN
     feature = share.argmax(axis=1)
     one_each = np.arange(len(rows))
     value, expected = batch.value[rows, feature], batch.expected[rows, feature]
-    percent = np.rint(100 * np.clip(share[one_each, feature], 0, 1)).astype(np.int64)
+    percent = np.rint(100 * np.minimum(share[one_each, feature], 1)).astype(np.int64)
     what = np.where(np.isnan(value), 2, np.where(value < expected, 1, 0))
-    code = np.where(what == 2, (feature * 3 + what) * 101, (feature * 3 + what) * 101 + percent)
-    distinct, index = np.unique(code, return_inverse=True)
-    texts = pa.array([_cause(batch.features, int(number)) for number in distinct], pa.string())
-    return texts.take(pa.array(index))
+    code = (feature * 3 + what) * 101 + percent
+    return pa.array([_cause(batch.features, number) for number in code.tolist()], pa.string())
 
 
+@lru_cache(maxsize=10_000)
 def _cause(features: tuple[str, ...], code: int) -> str:
     """Words for (feature * 3 + what) * 101 + percent."""
     rest, percent = divmod(code, 101)

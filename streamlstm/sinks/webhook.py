@@ -18,7 +18,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader
 
 from streamlstm.errors import ConfigError, OutputError
-from streamlstm.sinks.records import json_rows
+from streamlstm.sinks.rows import json_rows
 from streamlstm.sinks.sink import LetterSink
 from streamlstm.types import DeadLetter
 from streamlstm.version import VERSION
