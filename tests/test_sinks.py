@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from streamlstm.errors import OutputError, UsageError
 from streamlstm.sinks import DeadLetterFile, MemorySink, Sink, open_sink
+from streamlstm.sinks.flagged import Flagged, keyed_rows
 from streamlstm.sinks.rendering import csv_header, csv_lines, json_lines
 from streamlstm.sinks.rows import json_rows
 from streamlstm.sinks.schemas import TIME, episodes_schema, flags_schema, scores_schema
@@ -206,6 +207,18 @@ def test_rows_alone_have_the_bytes_of_lines(rows: list[tuple[float | None, float
 )
 def test_rows_of_flags_have_the_bytes_of_lines(table: pa.RecordBatch) -> None:
     assert b"".join(row + b"\n" for row in json_rows(table)) == lines_of(json_lines(table))
+
+
+@pytest.mark.parametrize("features", [("100 %",), ("a", "b", "c")])
+def test_flags_have_the_same_bytes_without_a_table(features: tuple[str, ...]) -> None:
+    batch = scored(40, flags=(0, 3, 4, 39), features=features)
+    batch.expected[3], batch.attribution[3], batch.value[4], batch.severity[4] = np.inf, np.nan, np.nan, np.nan
+    flagged = Flagged(batch, **ORIGIN)
+    assert flagged.keys() == ["a", "a", "b,c", "a"]
+    assert flagged.json_rows(flagged.keys()) == json_rows(flagged.table())
+    assert keyed_rows(flagged) == keyed_rows(flagged.table())
+    nothing = Flagged(scored(3), **ORIGIN)
+    assert keyed_rows(nothing) == []
 
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\n\0'), max_size=6)

@@ -8,13 +8,16 @@ All numbers of one type are turned into text at once, since a call of pyarrow co
 import json
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from streamlstm.sinks.rendering import plain_text
 
-_encoded = json.JSONEncoder(ensure_ascii=False).encode
+encoded = json.JSONEncoder(ensure_ascii=False).encode
+"""A text as JSON."""
 
 
 def json_rows(table: pa.RecordBatch) -> list[bytes]:
@@ -29,35 +32,41 @@ def json_rows(table: pa.RecordBatch) -> list[bytes]:
             texts[at] = _texts(column)
     count = table.num_rows
     for places in floats.values():
-        numbers = _or_null(plain_text(pa.concat_arrays([columns[at] for at in places])))
+        numbers = _or_null(plain_text(pa.concat_arrays([columns[at] for at in places])), str)
         for n, at in enumerate(places):
             texts[at] = numbers[n * count : (n + 1) * count]
-    form = _form(tuple(table.schema.names))
+    form = row_form(tuple(table.schema.names))
     return [(form % row).encode() for row in zip(*texts, strict=True)]
 
 
 @lru_cache(maxsize=64)
-def _form(names: tuple[str, ...]) -> str:
+def row_form(names: tuple[str, ...]) -> str:
     """An object of these fields, with `%s` where the values belong."""
-    fields = (_encoded(name).replace("%", "%%") + ":%s" for name in names)
+    fields = (encoded(name).replace("%", "%%") + ":%s" for name in names)
     return "{" + ",".join(fields) + "}"
 
 
 def _texts(column: pa.Array) -> list[str]:
-    if pa.types.is_dictionary(column.type):
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        return iso(column.to_numpy(zero_copy_only=False))
+    if pa.types.is_dictionary(kind):
         column = column.cast(pa.string())
-    if pa.types.is_string(column.type):
-        return _or_null(column, _encoded)
-    if pa.types.is_timestamp(column.type):
-        return [
-            _time(text) for text in np.datetime_as_string(column.to_numpy(zero_copy_only=False), unit="ns").tolist()
-        ]
-    return _or_null(plain_text(column))
+    return _or_null(column, encoded if pa.types.is_string(column.type) else _plain)
+
+
+def iso(times: npt.NDArray[np.datetime64]) -> list[str]:
+    """Times as JSON: with the fraction's digits up to the last one that is not 0, null for NaT."""
+    return [_time(text) for text in np.datetime_as_string(times, unit="ns").tolist()]
 
 
 def _time(text: str) -> str:
     return "null" if text == "NaT" else f'"{text.rstrip("0").rstrip(".")}Z"'
 
 
-def _or_null(column: pa.Array, shown: Callable[[str], str] = str) -> list[str]:
-    return ["null" if text is None else shown(text) for text in column.to_pylist()]
+def _plain(value: bool | int) -> str:
+    return str(value).lower()
+
+
+def _or_null(column: pa.Array, shown: Callable[[Any], str]) -> list[str]:
+    return ["null" if value is None else shown(value) for value in column.to_pylist()]
