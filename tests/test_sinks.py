@@ -21,8 +21,7 @@ from streamlstm.errors import OutputError, UsageError
 from streamlstm.sinks import DeadLetterFile, MemorySink, Sink, open_sink
 from streamlstm.sinks.flagged import Flagged, keyed_rows
 from streamlstm.sinks.rendering import csv_header, csv_lines, json_lines
-from streamlstm.sinks.rows import json_rows
-from streamlstm.sinks.schemas import TIME, episodes_schema, flags_schema, scores_schema
+from streamlstm.sinks.schemas import episodes_schema, flags_schema, scores_schema
 from streamlstm.sinks.tables import episodes_table, flags_table, scores_table
 from streamlstm.types import NO_TIME, Change, DeadLetter, Episode, ScoredBatch, Stage
 
@@ -180,45 +179,17 @@ def test_missing_and_infinite_numbers() -> None:
     assert [json.loads(line)["a"] for line in lines_of(json_lines(table)).splitlines()] == [1.5, None, None, None]
 
 
-NUMBERS = st.none() | st.floats() | st.sampled_from([1e-7, 1e-5, 1e15, 1e22, -0.0, 1.0])
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    st.lists(
-        st.tuples(NUMBERS, st.floats(width=32), st.none() | st.integers(-(2**63) + 1, 2**63 - 1), st.booleans()),
-        max_size=5,
-    )
-)
-def test_rows_alone_have_the_bytes_of_lines(rows: list[tuple[float | None, float, int | None, bool]]) -> None:
-    double, single, whole, truth = zip(*rows, strict=True) if rows else ((), (), (), ())
-    texts = [None if n is None else f'{n}"\n%s é' for n in whole]
-    table = pa.record_batch({
-        "double": pa.array(double, pa.float64()), "100 %": pa.array(single, pa.float32()), "é": pa.array(truth, pa.bool_()),
-        "whole": pa.array(whole, pa.int64()), "time": pa.array(whole, pa.int64()).view(TIME),
-        "also": pa.array(single, pa.float64()),
-        "text": pa.array(texts, pa.string()), "coded": pa.array(texts, pa.string()).dictionary_encode(),
-    })  # fmt: skip
-    assert b"".join(row + b"\n" for row in json_rows(table)) == lines_of(json_lines(table))
-
-
-@pytest.mark.parametrize(
-    "table", [flags_table(scored(9, flags=(0, 3)), **ORIGIN), episodes_table([])], ids=["flags", "none"]
-)
-def test_rows_of_flags_have_the_bytes_of_lines(table: pa.RecordBatch) -> None:
-    assert b"".join(row + b"\n" for row in json_rows(table)) == lines_of(json_lines(table))
-
-
 @pytest.mark.parametrize("features", [("100 %",), ("a", "b", "c")])
 def test_flags_have_the_same_bytes_without_a_table(features: tuple[str, ...]) -> None:
-    batch = scored(40, flags=(0, 3, 4, 39), features=features)
+    batch = scored(40, flags=(0, 3, 4, 5, 39), features=features)
     batch.expected[3], batch.attribution[3], batch.value[4], batch.severity[4] = np.inf, np.nan, np.nan, np.nan
+    batch.value[5], batch.expected[5], batch.low[5], batch.score[5] = 1e-7, 1e22, -0.0, 1e-5
+    batch.time[[4, 5, 39]] = [text for text, _ in TIMES[1:4]]
     flagged = Flagged(batch, **ORIGIN)
-    assert flagged.keys() == ["a", "a", "b,c", "a"]
-    assert flagged.json_rows(flagged.keys()) == json_rows(flagged.table())
-    assert keyed_rows(flagged) == keyed_rows(flagged.table())
-    nothing = Flagged(scored(3), **ORIGIN)
-    assert keyed_rows(nothing) == []
+    expected = lines_of(json_lines(flagged.table())).splitlines()
+    assert keyed_rows(flagged) == list(zip(["a", "a", "b,c", 'd"e', "a"], expected, strict=True))
+    assert keyed_rows(flagged.table()) == keyed_rows(flagged)
+    assert keyed_rows(Flagged(scored(3), **ORIGIN)) == []
 
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\n\0'), max_size=6)

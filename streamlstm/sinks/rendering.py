@@ -65,11 +65,8 @@ def _column(column: pa.Array, text: Callable[[pa.Array], pa.Array], time: Callab
         column = column.cast(pa.string())
     if pa.types.is_string(column.type):
         return text(column)
-    return time(_iso(column)) if pa.types.is_timestamp(column.type) else plain_text(column)
-
-
-def plain_text(column: pa.Array) -> pa.Array:
-    """Numbers, true and false as text; null where there is none, also for NaN and infinities."""
+    if pa.types.is_timestamp(column.type):
+        return time(_iso(column))
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_finite(column), column, None)
     return column.cast(pa.string())
