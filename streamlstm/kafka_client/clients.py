@@ -68,7 +68,7 @@ def make_consumer(
 
 
 def _ask_for_coordinator_once(coordinator: Any) -> None:
-    """Lets `poll` ask who coordinates the group only while nobody does.
+    """Lets `poll` ask who coordinates the group only while nobody does, or while the group is not at rest.
 
     kafka-python 3.0.12 hands that question to its IO thread in each poll, and waits: with a producer beside it on the same
     core that was 1.3 of the 7.3 ms of a round with nine flags (two shared cores, November 2026).
@@ -77,7 +77,8 @@ def _ask_for_coordinator_once(coordinator: Any) -> None:
 
     def ensure(timeout_ms: float | None = None) -> bool:
         known = coordinator.coordinator_id
-        if known is not None and coordinator._client.connected(known):
+        at_rest = coordinator.stable() and not (coordinator.rejoin_needed or coordinator.rejoining)
+        if at_rest and known is not None and coordinator._client.connected(known):
             return True
         found: bool = stock(timeout_ms=timeout_ms)
         return found
