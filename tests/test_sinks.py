@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from streamlstm.errors import OutputError, UsageError
 from streamlstm.sinks import DeadLetterFile, MemorySink, Sink, open_sink
+from streamlstm.sinks.flagged import Flagged, keyed_rows
 from streamlstm.sinks.rendering import csv_header, csv_lines, json_lines
 from streamlstm.sinks.schemas import episodes_schema, flags_schema, scores_schema
 from streamlstm.sinks.tables import episodes_table, flags_table, scores_table
@@ -176,6 +177,19 @@ def test_missing_and_infinite_numbers() -> None:
     table = pa.record_batch({"a": pa.array([1.5, None, np.nan, np.inf]), "b": pa.array([True, False, None, True])})
     assert csv_header(table.schema) + lines_of(csv_lines(table)) == b"a,b\n1.5,true\n,false\n,\n,true\n"
     assert [json.loads(line)["a"] for line in lines_of(json_lines(table)).splitlines()] == [1.5, None, None, None]
+
+
+@pytest.mark.parametrize("features", [("100 %",), ("a", "b", "c")])
+def test_flags_have_the_same_bytes_without_a_table(features: tuple[str, ...]) -> None:
+    batch = scored(40, flags=(0, 3, 4, 5, 39), features=features)
+    batch.expected[3], batch.attribution[3], batch.value[4], batch.severity[4] = np.inf, np.nan, np.nan, np.nan
+    batch.value[5], batch.expected[5], batch.low[5], batch.score[5] = 1e-7, 1e22, -0.0, 1e-5
+    batch.time[[4, 5, 39]] = [text for text, _ in TIMES[1:4]]
+    flagged = Flagged(batch, **ORIGIN)
+    expected = lines_of(json_lines(flagged.table())).splitlines()
+    assert keyed_rows(flagged) == list(zip(["a", "a", "b,c", 'd"e', "a"], expected, strict=True))
+    assert keyed_rows(flagged.table()) == keyed_rows(flagged)
+    assert keyed_rows(Flagged(scored(3), **ORIGIN)) == []
 
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\n\0'), max_size=6)

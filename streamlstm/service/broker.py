@@ -239,7 +239,8 @@ class LocalBroker:
 
     def _format(self, properties: Path, log: IO[bytes]) -> None:
         name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = self.command("kafka.tools.StorageTool", "format", "-t", name, "-c", str(properties))
+        # Joined by "=", since one name in 64 begins with a "-" and would be taken for an option.
+        command = self.command("kafka.tools.StorageTool", "format", f"--cluster-id={name}", "-c", str(properties))
         try:
             status = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=_START_S

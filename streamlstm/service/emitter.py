@@ -7,8 +7,9 @@ from streamlstm.config import Config, config_hash
 from streamlstm.detect.chunks import NO_MODEL
 from streamlstm.detect.detector import Detector
 from streamlstm.sinks.delivery import DeliverySink, LetterSink, open_delivery_sink, open_letter_sink
+from streamlstm.sinks.flagged import Flagged
 from streamlstm.sinks.schemas import episodes_schema, flags_schema, scores_schema
-from streamlstm.sinks.tables import episodes_table, flags_table, scores_table
+from streamlstm.sinks.tables import episodes_table, scores_table
 from streamlstm.types import DeadLetter, Episode, ScoredBatch
 
 Mark = tuple[int, ...]
@@ -47,7 +48,7 @@ class Emitter:
         count = int(scored.flag.sum())
         self.flags += count
         if count and self._flags is not None:
-            self._flags.write(flags_table(scored, source=source, model=self._model, config=self._config), source)
+            self._flags.write(Flagged(scored, source, self._model, self._config), source)
         if self._scores is not None:
             self._scores.write(scores_table(scored, detail=self.detail), source)
         if closed and self._episodes is not None:

@@ -19,6 +19,7 @@ from streamlstm.service.notify import Notifier
 from streamlstm.service.running import open_setup
 from streamlstm.service.signals import Signals
 from streamlstm.service.warmup import warm_up_daemon
+from streamlstm.service.watch import Watch
 
 PARENT = "STREAMLSTM_SUPERVISOR"
 """Environment variable by which a worker knows the process that started it."""
@@ -29,12 +30,14 @@ _LONG_LIFE_S = 60.0  # after which a death is a new trouble, and the wait begins
 _ROUND_S = 0.5
 _GRACE_S = 2.0  # for a worker to end by itself when its own stop budget is over
 _PR_SET_PDEATHSIG = 1
+_SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _CLEAN = (0, -signal.SIGTERM, -signal.SIGINT)  # or the signal came before there was anything to save
 
 
 @dataclass(slots=True)
 class _Worker:
     number: int
+    watch: Watch
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     due: float = 0.0  # when to start it
@@ -50,7 +53,7 @@ class Supervisor:
 
     def __init__(self, command: Callable[[int], Sequence[str]], workers: int, stop_budget_s: float) -> None:
         self._command, self._stop_budget_s = command, stop_budget_s
-        self._workers = [_Worker(number) for number in range(workers)]
+        self._workers = [_Worker(number, Watch(number)) for number in range(workers)]
 
     def run(self, signals: Signals) -> int:
         """The exit status: 0 when all workers stopped cleanly, else 1. `signals` are entered already."""
@@ -60,6 +63,7 @@ class Supervisor:
         while True:
             if signals.stop is None:
                 self._start_due()
+                self._kill_silent()
                 if signals.reload():
                     self._pass_on(signal.SIGHUP)
             elif deadline is None:
@@ -76,6 +80,8 @@ class Supervisor:
                 notifier.ready()
             signals.wait(self._next_s())
         notifier.close()
+        for worker in self._workers:
+            worker.watch.close()
         return 0 if all(worker.status in _CLEAN for worker in self._workers) else 1
 
     def _alive(self) -> list[tuple[_Worker, subprocess.Popen[bytes]]]:
@@ -90,8 +96,8 @@ class Supervisor:
         for worker in self._workers:
             if worker.process is None and time.monotonic() >= worker.due:
                 # The watchdog of this process is not theirs, and Ctrl-C in a terminal is this process's to pass on.
-                environ = {n: v for n, v in os.environ.items() if n not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
-                environ[PARENT] = str(os.getpid())
+                environ = {name: value for name, value in os.environ.items() if name not in _SYSTEMD}
+                environ |= {PARENT: str(os.getpid())} | worker.watch.environ()
                 worker.process = subprocess.Popen(self._command(worker.number), env=environ, process_group=0)
                 worker.started = time.monotonic()
                 _log.info("worker %d started, process %d", worker.number, worker.process.pid)
@@ -99,6 +105,13 @@ class Supervisor:
     def _pass_on(self, number: signal.Signals) -> None:
         for _, process in self._alive():
             process.send_signal(number)
+
+    def _kill_silent(self) -> None:
+        for worker, process in self._alive():
+            if worker.watch.silent():
+                _log.error("worker %d has stood still for %g s, killed", worker.number, worker.watch.limit_s)
+                process.kill()
+                process.wait()
 
     def _kill(self) -> None:
         for worker, process in self._alive():

@@ -14,6 +14,7 @@ from streamlstm.sinks.appending import AppendedFile
 from streamlstm.sinks.blocks import block_records
 from streamlstm.sinks.deadletters import DeadLetterFile
 from streamlstm.sinks.files import COMPRESSIONS, TEXT
+from streamlstm.sinks.flagged import Flagged, table_of
 from streamlstm.sinks.records import Record, json_records, letter_records
 from streamlstm.sinks.rendering import csv_header, csv_lines, json_lines
 from streamlstm.sinks.sink import Delivering, DeliverySink, LetterSink
@@ -212,7 +213,8 @@ def _topic_sink(
     return TopicSink(topic, producer, render, limit=limit, queue_rows=settings.outputs.queue_rows)
 
 
-def _put(write: Callable[[pa.RecordBatch], object], table: pa.RecordBatch) -> int:
+def _put(write: Callable[[pa.RecordBatch], object], given: pa.RecordBatch | Flagged) -> int:
+    table = table_of(given)
     write(table)
     rows: int = table.num_rows
     return rows

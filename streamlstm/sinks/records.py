@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from streamlstm.sinks.rendering import json_lines
+from streamlstm.sinks.flagged import Flagged, keyed_rows
 from streamlstm.sinks.schemas import SCHEMA_VERSION
 from streamlstm.types import DeadLetter
 
@@ -41,18 +41,12 @@ class Record:
         return 100 + sum(10 + len(text) for text in texts)
 
 
-def json_rows(table: pa.RecordBatch) -> list[bytes]:
-    """Each row as a JSON object."""
-    return [row for block in json_lines(table) for row in block.to_pybytes().split(b"\n")[:-1]]
-
-
-def json_records(table: pa.RecordBatch, _source: str = "") -> Iterator[Record]:
+def json_records(rows: pa.RecordBatch | Flagged, _source: str = "") -> Iterator[Record]:
     """One record per row of flags or episodes: a JSON object, under the stream's key.
 
     One that is too large goes without its columns per feature, with long texts cut off and `"shortened": true`.
     """
-    keys = table["key"].cast(pa.string()).to_pylist()
-    for key, value in zip(keys, json_rows(table), strict=True):
+    for key, value in keyed_rows(rows):
         yield Record(key.encode(), value, JSON, smaller=partial(_shortened, key, value))
 
 

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from streamlstm.sinks.flagged import Flagged
 from streamlstm.types import DeadLetter
 
 
@@ -60,9 +61,9 @@ class Delivering(Protocol):
 
 
 class DeliverySink(Delivering, Protocol):
-    """Takes tables of one schema for the daemon."""
+    """Takes tables of one schema for the daemon, or the flags that would be such a table."""
 
-    def write(self, table: pa.RecordBatch, /, source: str = "") -> None:
+    def write(self, table: pa.RecordBatch | Flagged, /, source: str = "") -> None:
         """Takes all rows of `table`, which came from `source` (topic/partition); does not wait for their delivery."""
 
 

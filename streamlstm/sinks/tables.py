@@ -1,4 +1,4 @@
-"""Scored batches and episodes as tables. Nothing here costs Python per row: only per feature, cause and episode."""
+"""Scored batches and episodes as tables. Nothing here costs Python per record: only per feature, flag and episode."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -6,7 +6,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from streamlstm.errors import UsageError
 from streamlstm.sinks.schemas import KEY, SCHEMA_VERSION, TIME, episodes_schema, flags_schema, scores_schema
@@ -15,7 +14,9 @@ from streamlstm.types import NO_TIME, Episode, Float64, Int64, ScoredBatch, Stag
 Floats = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.intp] | slice
 
-_STAGES = pa.array([stage.name.lower() for stage in Stage])
+STAGES = tuple(stage.name.lower() for stage in Stage)
+"""Names of the stages by number."""
+_STAGES = pa.array(STAGES)
 _ALL = slice(None)
 
 
@@ -32,8 +33,7 @@ def scores_table(batch: ScoredBatch, *, detail: bool) -> pa.RecordBatch:
                 f"scores: {missing} of {len(batch)} records carry no expected values; "
                 "score with detail for every record, or write the scores without"
             )
-        for f in range(len(batch.features)):
-            columns += _detail_columns(batch, _ALL, f)
+        columns += _cut(_side_by_side(_ALL, *_details(batch)))
     return pa.RecordBatch.from_arrays(columns, schema=scores_schema(batch.features, detail=detail))
 
 
@@ -43,9 +43,8 @@ def flags_table(batch: ScoredBatch, *, source: str, model: str, config: str) -> 
         return _no_flags(batch.features)
     rows = np.flatnonzero(batch.flag)
     columns = _score_columns(batch, rows)
-    columns += [_ids(source, batch.row[rows]), _causes(batch, rows)]
-    for f in range(len(batch.features)):
-        columns += [_floats(batch.value[rows, f]), *_detail_columns(batch, rows, f)]
+    columns += [pa.array(texts, pa.string()) for texts in (ids(source, batch.row[rows]), cause_texts(batch, rows))]
+    columns += _cut(feature_values(batch, rows))
     columns += [pa.repeat(model, len(rows)), pa.repeat(config, len(rows))]
     columns += [pa.repeat(pa.scalar(SCHEMA_VERSION, pa.int32()), len(rows))]
     return pa.RecordBatch.from_arrays(columns, schema=flags_schema(batch.features))
@@ -81,8 +80,30 @@ def _score_columns(batch: ScoredBatch, rows: Rows) -> list[pa.Array]:
     ]
 
 
-def _detail_columns(batch: ScoredBatch, rows: Rows, f: int) -> list[pa.Array]:
-    return [_floats(column[rows, f]) for column in (batch.expected, batch.low, batch.high, batch.attribution)]
+def _details(batch: ScoredBatch) -> tuple[Float64, ...]:
+    return batch.expected, batch.low, batch.high, batch.attribution
+
+
+def feature_values(batch: ScoredBatch, rows: Rows) -> Float64:
+    """Value, expected value, band and share of each feature: float64 (5 D, rows), in the order of the flags' columns."""
+    return _side_by_side(rows, batch.value, *_details(batch))
+
+
+def _side_by_side(rows: Rows, *sources: Float64) -> Float64:
+    """The columns of each source (B, D), those of one feature side by side: (D x sources, rows)."""
+    chosen = [source[rows].T for source in sources]  # (D, rows)
+    features, count = chosen[0].shape
+    values = np.empty((features, len(chosen), count))
+    for n, columns in enumerate(chosen):
+        values[:, n] = columns
+    return values.reshape(features * len(chosen), count)
+
+
+def _cut(values: Float64) -> list[pa.Array]:
+    """A column of each row of `values`, all cut from one array: a call of pyarrow costs more than a short column."""
+    columns, count = values.shape
+    whole = _floats(values.reshape(-1))
+    return [whole.slice(n * count, count) for n in range(columns)]
 
 
 def _floats(values: Floats) -> pa.Array:
@@ -98,24 +119,24 @@ def _times(time: Int64) -> pa.Array:
     return pa.array(time, mask=missing if missing.any() else None).view(TIME)
 
 
-def _ids(source: str, row: Int64) -> pa.Array:
-    return pc.binary_join_element_wise(source, pa.array(row).cast(pa.string()), "/")
+def ids(source: str, row: Int64) -> list[str]:
+    """The ids of flags."""
+    return [f"{source}/{number}" for number in row.tolist()]
 
 
-def _causes(batch: ScoredBatch, rows: npt.NDArray[np.intp]) -> pa.Array:
+def cause_texts(batch: ScoredBatch, rows: npt.NDArray[np.intp]) -> list[str]:
     """Per flagged record the feature with the largest share and what it did: `temperature above expected (87 %)`."""
-    share: Float64 = np.nan_to_num(batch.attribution[rows].astype(np.float64))
+    share: Float64 = np.fmax(batch.attribution[rows], 0.0)  # 0 for NaN
     feature = share.argmax(axis=1)
     one_each = np.arange(len(rows))
     value, expected = batch.value[rows, feature], batch.expected[rows, feature]
-    percent = np.rint(100 * np.clip(share[one_each, feature], 0, 1)).astype(np.int64)
+    percent = np.rint(100 * np.minimum(share[one_each, feature], 1)).astype(np.int64)
     what = np.where(np.isnan(value), 2, np.where(value < expected, 1, 0))
-    code = np.where(what == 2, (feature * 3 + what) * 101, (feature * 3 + what) * 101 + percent)
-    distinct, index = np.unique(code, return_inverse=True)
-    texts = pa.array([_cause(batch.features, int(number)) for number in distinct], pa.string())
-    return texts.take(pa.array(index))
+    code = (feature * 3 + what) * 101 + percent
+    return [_cause(batch.features, number) for number in code.tolist()]
 
 
+@lru_cache(maxsize=10_000)
 def _cause(features: tuple[str, ...], code: int) -> str:
     """Words for (feature * 3 + what) * 101 + percent."""
     rest, percent = divmod(code, 101)

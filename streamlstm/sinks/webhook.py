@@ -18,7 +18,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader
 
 from streamlstm.errors import ConfigError, OutputError
-from streamlstm.sinks.records import json_rows
+from streamlstm.sinks.flagged import Flagged, keyed_rows
 from streamlstm.sinks.sink import LetterSink
 from streamlstm.types import DeadLetter
 from streamlstm.version import VERSION
@@ -92,8 +92,8 @@ class WebhookSink:
         self._thread = threading.Thread(target=self._work, name="webhook", daemon=True)
         self._thread.start()
 
-    def write(self, table: pa.RecordBatch, /, source: str = "") -> None:
-        rows = json_rows(table)
+    def write(self, table: pa.RecordBatch | Flagged, /, source: str = "") -> None:
+        rows = [row for _, row in keyed_rows(table)]
         with self._change:
             self._queue.extend(rows)
             self.sent += len(rows)
