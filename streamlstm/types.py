@@ -44,6 +44,48 @@ class Change(IntEnum):
     CLOSED = 3
 
 
+class Cause(IntEnum):
+    """What an alarm is owed to most: a part of the score, or a rule beside the model."""
+
+    STEP = 0
+    DRIFT = 1
+    NEVER_SEEN = 2
+    NOISY = 3
+    FLAT = 4
+    STUCK = 5
+    OUT_OF_RANGE = 6
+    JUMP = 7
+    MISSING = 8
+    SILENT = 9
+
+
+CAUSE_KIND = 4096
+"""A cause is written as `Cause` * CAUSE_KIND + 2 * feature + (1 if the value lay below the expected one)."""
+
+_SIDED = {
+    Cause.STEP: "unexpected step",
+    Cause.DRIFT: "slow drift",
+    Cause.NEVER_SEEN: "value never seen",
+    Cause.OUT_OF_RANGE: "outside its allowed range",
+    Cause.JUMP: "changed faster than allowed",
+}
+_PLAIN = {
+    Cause.NOISY: "unusually noisy",
+    Cause.FLAT: "flat",
+    Cause.STUCK: "stuck at one value",
+    Cause.MISSING: "missing",
+    Cause.SILENT: "was silent",
+}
+
+
+def cause_text(code: int, features: Sequence[str]) -> str:
+    """The cause in words: `temperature: unexpected step, above expected`."""
+    kind, rest = divmod(code, CAUSE_KIND)
+    if kind in _PLAIN:
+        return _PLAIN[Cause(kind)] if kind == Cause.SILENT else f"{features[rest // 2]}: {_PLAIN[Cause(kind)]}"
+    return f"{features[rest // 2]}: {_SIDED[Cause(kind)]}, {('above', 'below')[rest % 2]} expected"
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Which columns of the input mean what; the order of `features` and `exogenous` is the order in `EventBatch.x`."""
@@ -153,6 +195,9 @@ class ScoredBatch:
                 float64 (B, D), in the unit of the input: the prediction and the band it stood in
     attribution float64 (B, D), each feature's share of the score, sums to 1
     detailed    bool, the last four are filled in for this record (always for flags)
+    parts       float32 (B, 5), the score is their sum: error against the raw, the clipped, the bare head; unusual
+                variability; values outside the usual range
+    cause       uint16, of flags: see `cause_text`
     """
 
     features: tuple[str, ...]
@@ -172,6 +217,8 @@ class ScoredBatch:
     high: Float64
     attribution: Float64
     detailed: npt.NDArray[np.bool_]
+    parts: Float32
+    cause: npt.NDArray[np.uint16]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -185,7 +232,10 @@ class ScoredBatch:
 
 
 class Scored(NamedTuple):
-    """What the detector says of one event; the fields are those of `ScoredBatch`, per feature as tuples."""
+    """What the detector says of one event; the fields are those of `ScoredBatch`, per feature and part as tuples.
+
+    `cause` is in words, empty unless the event is flagged.
+    """
 
     key: str
     time: int
@@ -201,6 +251,8 @@ class Scored(NamedTuple):
     low: tuple[float, ...]
     high: tuple[float, ...]
     attribution: tuple[float, ...]
+    parts: tuple[float, ...]
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)

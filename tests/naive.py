@@ -126,7 +126,9 @@ class Stream:
         u2 = error**2 / (self.usual * np.maximum(self.recent, self.usual))
         values = [math.sqrt(total / present) for total in u2.sum(axis=1)]
         values.append(self.variability_of(z))
-        values.append(np.where(missing, 0, np.maximum(0, np.maximum(z - self.ranges[1], self.ranges[0] - z))).sum() / present)
+        values.append(
+            np.where(missing, 0, np.maximum(0, np.maximum(z - self.ranges[1], self.ranges[0] - z))).sum() / present
+        )
         if not missing.all():
             for part, value in enumerate(values):
                 if value is not None:
@@ -150,7 +152,6 @@ class Stream:
         u = away / np.sqrt(fixed * np.maximum(self.unrest, fixed))
         self.unrest += self.scale_gain * (away - self.unrest)
         return u.mean()
-
 
 
 def pareto_likelihood(y, sigma, gamma):

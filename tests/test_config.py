@@ -159,7 +159,10 @@ def test_extends_chains_and_is_relative_to_the_file(write: Write) -> None:
             "model: {zzz: 2}",
             "my.yaml:1: model.zzz: unknown key; the keys of model are: file, hidden_size, num_layers, clip",
         ),
-        ("model: 5", "my.yaml:1: model: must be a section with keys of: file, hidden_size, num_layers, clip, calendar; got 5"),
+        (
+            "model: 5",
+            "my.yaml:1: model: must be a section with keys of: file, hidden_size, num_layers, clip, calendar; got 5",
+        ),
         ("model: {hidden_size: 4.5}", "must be a whole number between 4 and 512, got 4.5"),
         ("model: {hidden_size: much}", "must be a whole number between 4 and 512, got 'much'"),
         ("model: {hidden_size: yes}", "must be a whole number between 4 and 512, got true"),

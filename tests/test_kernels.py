@@ -16,10 +16,10 @@ from streamlstm.kernels import layout, scalars
 from streamlstm.kernels.cells.lstm import pack, step_rows
 from streamlstm.kernels.compiling import _FEATURES, HAS_FMA
 from streamlstm.kernels.episodes import step_episode
+from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.matrix import multiply
 from streamlstm.kernels.plan import SPARE, plan_batch
 from streamlstm.kernels.step import step_batch
-from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.state.keys import KeyTable
 from streamlstm.types import Float32

@@ -19,6 +19,7 @@ from streamlstm.kernels.layout import (
     BACKWARD,
     LAST_ROW,
     OUT_ATTRIBUTION,
+    OUT_CAUSE,
     OUT_CHANGE,
     OUT_DETAILED,
     OUT_EXPECTED,
@@ -26,6 +27,7 @@ from streamlstm.kernels.layout import (
     OUT_HIGH,
     OUT_IMPUTED,
     OUT_LOW,
+    OUT_PART,
     OUT_SCORE,
     OUT_SEVERITY,
     OUT_STAGE,
@@ -121,7 +123,7 @@ class Detector:
     def peek(self, key: str, time: int, values: Sequence[float]) -> Scored:
         """What `process` would return, without changing anything."""
         self._prepared(values)
-        look = SingleCall(self.engine, len(self.features), self._width)
+        look = SingleCall(self.engine, self.features, self._width)
         look.take(values)
         return look(self.pool.copy_of(key), 0, key, time, self.rows_of_calls, 0, learn=False)
 
@@ -173,7 +175,7 @@ class Detector:
             out.values[OUT_SCORE], out.values[OUT_THRESHOLD], out.values[OUT_SEVERITY],
             codes[OUT_FLAG].astype(np.bool_), codes[OUT_STAGE].astype(np.uint8), codes[OUT_CHANGE].astype(np.uint8),
             codes[OUT_IMPUTED], out.details[OUT_EXPECTED], out.details[OUT_LOW], out.details[OUT_HIGH],
-            out.details[OUT_ATTRIBUTION], codes[OUT_DETAILED].astype(np.bool_),
+            out.details[OUT_ATTRIBUTION], codes[OUT_DETAILED].astype(np.bool_), out.values[OUT_PART:].T, codes[OUT_CAUSE],
         )  # fmt: skip
 
     def _call(
@@ -192,7 +194,7 @@ class Detector:
         if len(values) != self._width:
             raise UsageError(self._wanted(len(values)))
         if self._single is None:
-            self._single = SingleCall(self.engine, len(self.features), self._width)
+            self._single = SingleCall(self.engine, self.features, self._width)
         return self._single
 
     def _wanted(self, given: int) -> str:

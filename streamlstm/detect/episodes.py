@@ -3,7 +3,6 @@
 import numpy as np
 
 from streamlstm.kernels.arguments import Out
-from streamlstm.kernels.details import CAUSE_KIND, DRIFT, FLAT, NEVER_SEEN, NOISY, STEP
 from streamlstm.kernels.layout import (
     CAUSE,
     CLOSED_TIME,
@@ -20,22 +19,7 @@ from streamlstm.kernels.layout import (
 )
 from streamlstm.state.keys import KeyTable
 from streamlstm.state.pool import StreamPool
-from streamlstm.types import Change, Episode, Int32, Int64
-
-_WORDS = {
-    STEP: "unexpected step",
-    DRIFT: "slow drift",
-    NEVER_SEEN: "value never seen",
-    NOISY: "unusually noisy",
-    FLAT: "flat",
-}
-
-
-def cause_text(cause: int, features: tuple[str, ...]) -> str:
-    """The cause of an alarm in words, from the kernels' code of it."""
-    kind, rest = divmod(cause, CAUSE_KIND)
-    side = "" if kind in (NOISY, FLAT) else (", below expected" if rest % 2 else ", above expected")
-    return f"{features[rest // 2]}: {_WORDS[kind]}{side}"
+from streamlstm.types import Change, Episode, Int32, Int64, cause_text
 
 
 class EpisodeLog:

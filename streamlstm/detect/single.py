@@ -11,18 +11,20 @@ from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Out, Pool
 from streamlstm.kernels.layout import (
     OUT_ATTRIBUTION,
+    OUT_CAUSE,
     OUT_CHANGE,
     OUT_EXPECTED,
     OUT_FLAG,
     OUT_HIGH,
     OUT_IMPUTED,
     OUT_LOW,
+    OUT_PART,
     OUT_SCORE,
     OUT_SEVERITY,
     OUT_STAGE,
     OUT_THRESHOLD,
 )
-from streamlstm.types import Change, Scored, Stage
+from streamlstm.types import Change, Scored, Stage, cause_text
 
 _STAGES, _CHANGES = tuple(Stage), tuple(Change)
 
@@ -30,11 +32,11 @@ _STAGES, _CHANGES = tuple(Stage), tuple(Change)
 class SingleCall:
     """Scores one event; `outputs` and `slots` are what the last call wrote and read."""
 
-    def __init__(self, engine: Engine, num_features: int, num_inputs: int) -> None:
+    def __init__(self, engine: Engine, features: tuple[str, ...], num_inputs: int) -> None:
         self.slots = np.zeros(1, np.int32)
         self.outputs: Out = engine.outputs(1)
         self._engine = engine
-        self._num_features = num_features
+        self._features = features
         self._time, self._row = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._x = np.zeros((1, num_inputs))
         self._first = self._x[0]
@@ -74,9 +76,11 @@ class SingleCall:
             _STAGES[codes[OUT_STAGE]],
             _CHANGES[codes[OUT_CHANGE]],
             codes[OUT_IMPUTED],
-            tuple(self._first.tolist()[: self._num_features]),
+            tuple(self._first.tolist()[: len(self._features)]),
             tuple(details[OUT_EXPECTED]),
             tuple(details[OUT_LOW]),
             tuple(details[OUT_HIGH]),
             tuple(details[OUT_ATTRIBUTION]),
+            tuple(score[OUT_PART:]),
+            cause_text(codes[OUT_CAUSE], self._features) if codes[OUT_FLAG] else "",
         )

@@ -7,12 +7,11 @@ from streamlstm.kernels.inputs import BOUND, bounded
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.parts import WORK_ERROR
 from streamlstm.kernels.scalars import exp32
+from streamlstm.types import CAUSE_KIND, Cause
 
 _NAN, _ZERO, _ONE, _TWO = np.float32(np.nan), np.float32(0), np.float32(1), np.float32(2)
 _LEAST_SPREAD = np.float32(0.05)
-# ---- kinds of causes, in `marks[CAUSE]`: kind * CAUSE_KIND + 2 * feature + (1 if the value lay below the expected one)
-STEP, DRIFT, NEVER_SEEN, NOISY, FLAT, CAUSES = range(6)
-CAUSE_KIND = 4096
+STEP, DRIFT, NEVER_SEEN, NOISY, FLAT = map(int, list(Cause)[:5])
 
 
 @jit

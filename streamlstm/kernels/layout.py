@@ -49,7 +49,7 @@ BY_STAGE = -1.0
 
 # ---- rows of the outputs
 OUT_SCORE, OUT_THRESHOLD, OUT_SEVERITY, OUT_PEAK, OUT_PART, OUT_VALUES = (*range(5), 4 + 5)  # a row for each of PARTS
-OUT_FLAG, OUT_STAGE, OUT_CHANGE, OUT_IMPUTED, OUT_DETAILED, OUT_CODES = range(6)
+OUT_FLAG, OUT_STAGE, OUT_CHANGE, OUT_IMPUTED, OUT_DETAILED, OUT_CAUSE, OUT_CODES = range(7)
 OUT_EXPECTED, OUT_LOW, OUT_HIGH, OUT_ATTRIBUTION, OUT_DETAILS = range(5)
 
 # ---- what a scored record teaches a threshold, see `thresholds`

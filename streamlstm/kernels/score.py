@@ -186,8 +186,12 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         severity = score / limit
         change = step_episode(mark, state, severity, time, records.source, records.row[b], params)
         flag = 1 if mark[OPEN] == 1 and severity > _ONE else 0
+    cause = 0
+    if flag == 1:
+        cause = cause_of(b, s, setup, pool, parts, work, w0)
         if change in (episodes.OPENED, UPDATED):
-            mark[CAUSE] = cause_of(b, s, setup, pool, parts, work, w0)
+            mark[CAUSE] = cause
+    out.codes[OUT_CAUSE, b] = cause
     out.values[OUT_SCORE, b] = score
     out.values[OUT_THRESHOLD, b] = limit if live else _NAN
     out.values[OUT_SEVERITY, b] = severity

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the flags' columns; it rises when one changes its name or meaning."""
 
 TIME = pa.timestamp("ns", tz="UTC")

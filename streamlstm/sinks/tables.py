@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from streamlstm.errors import UsageError
 from streamlstm.sinks.schemas import KEY, SCHEMA_VERSION, TIME, episodes_schema, flags_schema, scores_schema
-from streamlstm.types import NO_TIME, Episode, Float64, Int64, ScoredBatch, Stage
+from streamlstm.types import NO_TIME, Episode, Float64, Int64, ScoredBatch, Stage, cause_text
 
 Floats = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.intp] | slice
@@ -125,20 +125,12 @@ def ids(source: str, row: Int64) -> list[str]:
 
 
 def cause_texts(batch: ScoredBatch, rows: npt.NDArray[np.intp]) -> list[str]:
-    """Per flagged record the feature with the largest share and what it did: `temperature above expected (87 %)`."""
+    """Per flagged record its cause and how much its largest feature has part in it."""
     share: Float64 = np.fmax(batch.attribution[rows], 0.0)  # 0 for NaN
-    feature = share.argmax(axis=1)
-    one_each = np.arange(len(rows))
-    value, expected = batch.value[rows, feature], batch.expected[rows, feature]
-    percent = np.rint(100 * np.minimum(share[one_each, feature], 1)).astype(np.int64)
-    what = np.where(np.isnan(value), 2, np.where(value < expected, 1, 0))
-    code = (feature * 3 + what) * 101 + percent
-    return [_cause(batch.features, number) for number in code.tolist()]
+    percent = np.rint(100 * np.minimum(share.max(axis=1), 1)).astype(np.int64)
+    return [_cause(batch.features, *pair) for pair in zip(batch.cause[rows].tolist(), percent.tolist(), strict=True)]
 
 
 @lru_cache(maxsize=10_000)
-def _cause(features: tuple[str, ...], code: int) -> str:
-    """Words for (feature * 3 + what) * 101 + percent."""
-    rest, percent = divmod(code, 101)
-    f, what = divmod(rest, 3)
-    return f"{features[f]} missing" if what == 2 else f"{features[f]} {('above', 'below')[what]} expected ({percent} %)"
+def _cause(features: tuple[str, ...], code: int, percent: int) -> str:
+    return cause_text(code, features) + (f" ({percent} %)" if len(features) > 1 else "")
