@@ -124,7 +124,8 @@ def test_equals_the_float64_rule(script: list[tuple[int, int, float, float]], ta
         for score in np.abs(mean + spread * rng.normal(size=count)).astype(np.float32):
             expected.absorb(lesson, float(score), tail)
             taught([score], lesson, tail, row)
-            assert limit(row) == pytest.approx(expected.limit(), rel=1e-3)
+            # at its floor the level may fall by one step more or less: 0.2 times a tail of 0.02
+            assert limit(row) == pytest.approx(expected.limit(), rel=1e-3, abs=5e-3)
 
 
 @settings(max_examples=60, deadline=None)
