@@ -356,7 +356,7 @@ class TestRecords:
         assert ran.value("streams") == "3, 1 learning, 1 calibrating, 1 live"
         scores = read("s.parquet").to_pydict()
         stages = [stage for key, stage in zip(scores["key"], scores["stage"], strict=True) if key == "long"]
-        assert stages == ["learning"] * 100 + ["calibrating"] * 200 + ["live"] * (ROWS - 300)
+        assert stages == ["learning"] * 100 + ["calibrating"] * 300 + ["live"] * (ROWS - 400)
         flags = read("f.parquet")
         assert set(flags["stage"].to_pylist()) == {"live"}
         assert set(flags["model"].to_pylist()) == {"online"}

@@ -34,12 +34,13 @@ FIELDS = (
     "low",
     "high",
     "attribution",
+    "parts",
 )
 SETTINGS = {
     "model": {"hidden_size": 8},
     "training": {"updates": 60},
     "learning": {"update_every": 16, "learning_rows": 20, "calibrating_rows": 20},
-    "threshold": {"kind": "quantile"},
+    "threshold": {"kind": "quantile", "false_alarms_per_day": 50},
     "episodes": {"merge_rows": 2, "accept_after_rows": 12},
 }
 
@@ -87,7 +88,7 @@ def bits_of_parts(detector: Detector, records: Records, cuts: list[int]) -> dict
 def bits_of_one(scored: Scored) -> dict[str, bytes]:
     """The output of one event as bytes, in the types of a batch."""
     kinds = {"score": "f4", "threshold": "f4", "severity": "f4", "flag": "?", "stage": "u1", "change": "u1",
-             "imputed": "u2"}  # fmt: skip
+             "imputed": "u2", "parts": "f4"}  # fmt: skip
     return {name: np.array(getattr(scored, name), kinds.get(name, "f8")).tobytes() for name in FIELDS}
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from streamlstm.sinks.rendering import json_lines
 from streamlstm.sinks.schemas import SCHEMA_VERSION, flags_schema
-from streamlstm.sinks.tables import STAGES, cause_texts, feature_values, flags_table, ids
+from streamlstm.sinks.tables import STAGES, cause_texts, feature_values, flags_table
 from streamlstm.types import ScoredBatch
 
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
@@ -54,7 +54,7 @@ class Flagged:
             *_number_texts(scores),
             repeat("true"),
             [f'"{STAGES[stage]}"' for stage in batch.stage[rows].tolist()],
-            map(_encoded, ids(self.source, numbers)),
+            [_encoded(f"{self.source}/{number}") for number in numbers.tolist()],
             map(_encoded, cause_texts(batch, rows)),
             *_number_texts(feature_values(batch, rows)),
             *map(repeat, (_encoded(self.model), _encoded(self.config), SCHEMA_VERSION)),

@@ -1,4 +1,4 @@
-"""Scored batches and episodes as tables. Nothing here costs Python per record: only per feature, flag and episode."""
+"""Scored batches and episodes as tables. Nothing here costs Python per row: only per feature, cause and episode."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from streamlstm.errors import UsageError
 from streamlstm.sinks.schemas import KEY, SCHEMA_VERSION, TIME, episodes_schema, flags_schema, scores_schema
@@ -44,7 +45,7 @@ def flags_table(batch: ScoredBatch, *, source: str, model: str, config: str) -> 
         return _no_flags(batch.features)
     rows = np.flatnonzero(batch.flag)
     columns = _score_columns(batch, rows)
-    columns += [pa.array(texts, pa.string()) for texts in (ids(source, batch.row[rows]), cause_texts(batch, rows))]
+    columns += [_ids(source, batch.row[rows]), _causes(batch, rows)]
     columns += _cut(feature_values(batch, rows))
     columns += [pa.repeat(model, len(rows)), pa.repeat(config, len(rows))]
     columns += [pa.repeat(pa.scalar(SCHEMA_VERSION, pa.int32()), len(rows))]
@@ -120,19 +121,31 @@ def _times(time: Int64) -> pa.Array:
     return pa.array(time, mask=missing if missing.any() else None).view(TIME)
 
 
-def ids(source: str, row: Int64) -> list[str]:
-    """The ids of flags."""
-    return [f"{source}/{number}" for number in row.tolist()]
+def _ids(source: str, row: Int64) -> pa.Array:
+    return pc.binary_join_element_wise(source, pa.array(row).cast(pa.string()), "/")
+
+
+def _causes(batch: ScoredBatch, rows: npt.NDArray[np.intp]) -> pa.Array:
+    distinct, index = np.unique(_cause_codes(batch, rows), return_inverse=True)
+    texts = pa.array([_cause(batch.features, code) for code in distinct.tolist()], pa.string())
+    return texts.take(pa.array(index))
 
 
 def cause_texts(batch: ScoredBatch, rows: npt.NDArray[np.intp]) -> list[str]:
-    """Per flagged record its cause and how much its largest feature has part in it."""
+    """Per flagged record its cause and how much its largest feature has part in it; for a handful of flags."""
+    return [_cause(batch.features, code) for code in _cause_codes(batch, rows).tolist()]
+
+
+def _cause_codes(batch: ScoredBatch, rows: npt.NDArray[np.intp]) -> Int64:
+    """101 * cause + the percents of the largest share."""
     share: Float64 = np.fmax(batch.attribution[rows], 0.0)  # 0 for NaN
     percent = np.rint(100 * np.minimum(share.max(axis=1), 1)).astype(np.int64)
-    return [_cause(batch.features, *pair) for pair in zip(batch.cause[rows].tolist(), percent.tolist(), strict=True)]
+    codes: Int64 = batch.cause[rows].astype(np.int64) * 101 + percent
+    return codes
 
 
 @lru_cache(maxsize=10_000)
-def _cause(features: tuple[str, ...], code: int, percent: int) -> str:
+def _cause(features: tuple[str, ...], number: int) -> str:
+    code, percent = divmod(number, 101)
     shared = len(features) > 1 and code // CAUSE_KIND != Cause.SILENT
     return cause_text(code, features) + (f" ({percent} %)" if shared else "")
