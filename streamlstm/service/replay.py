@@ -40,6 +40,7 @@ class Summary:
     infinities: int
     backward: int
     repeated: int
+    dropped: int
     stages: Mapping[str, int]
     first_time: int | None
     last_time: int | None
@@ -67,6 +68,7 @@ class Summary:
             "infinite values, read as missing": self.infinities,
             "records older than one before": self.backward,
             "records with the time of the one before": self.repeated,
+            "records dropped for their time": self.dropped,
         }
         return [(name, f"{count:,}") for name, count in counts.items() if count]
 
@@ -134,7 +136,7 @@ def replay(
                 scorer = Partitioned(make) if isinstance(source, TopicRange) else make()
             outlets = stack.enter_context(Outlets(wanted, scorer, evaluation))
             records, first, last, seconds = run(source, scorer, outlets, hooks, pace)
-            backward, repeated = scorer.time_faults()
+            faults = scorer.time_faults()
             stages, keys = scorer.stages(), scorer.keys()
     finally:
         letters.close()
@@ -145,7 +147,7 @@ def replay(
         _check_labels(labels, windows, [quality.key for quality in result.streams], hooks)
     summary = Summary(
         records, len(keys), outlets.flags, outlets.episodes, letters.count, source.infinities,
-        backward, repeated, stages, first, last, seconds, result,
+        *faults, stages, first, last, seconds, result,
     )  # fmt: skip
     if report is not None and outlets.collector is not None:
         write_report(
