@@ -84,7 +84,8 @@ def cause_of(b, s, setup, pool, parts, work, w0):
 @jit
 def write_alarm(b, mark, state, out, change, flag, cause):
     """Writes what record b means to its stream's episode; of an alarm the cause, of a change the episode."""
-    if flag == 1 and change in (episodes.OPENED, episodes.UPDATED):
+    first_rule = episodes.FIRST_RULE  # once a rule is broken, it stays the cause
+    if change == episodes.OPENED or (change == episodes.UPDATED and (cause >= first_rule or mark[CAUSE] < first_rule)):
         mark[CAUSE] = cause
     out.codes[OUT_FLAG, b] = flag
     out.codes[OUT_CAUSE, b] = cause

@@ -31,7 +31,7 @@ from streamlstm.kernels.layout import (
 from streamlstm.types import CAUSE_KIND, Cause, Change
 
 NONE, OPENED, UPDATED, CLOSED = map(int, Change)
-_FIRST_RULE = int(Cause.STUCK) * CAUSE_KIND
+FIRST_RULE = int(Cause.STUCK) * CAUSE_KIND  # causes from here on are rules
 _ONE = np.float32(1)
 _GROWTH = np.float32(1.5)  # a new peak is reported when it exceeds the one last reported by half
 
@@ -70,7 +70,7 @@ def step_episode(mark, scalars, severity, broken, time, source, row, params):
             if severity > _GROWTH * scalars[REPORTED]:
                 scalars[REPORTED] = severity
                 return UPDATED
-        return UPDATED if broken != 0 and mark[CAUSE] < _FIRST_RULE else NONE
+        return UPDATED if broken != 0 and mark[CAUSE] < FIRST_RULE else NONE
     # an accepted score lies just below the limit that it has raised: there hysteresis would never end the episode
     quiet = not severity >= params[HYSTERESIS] or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
     mark[QUIET] = mark[QUIET] + 1 if quiet else 0
