@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from streamlstm.config import Config, load
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import ConfigError
-from streamlstm.kernels.layout import AT_THRESHOLD, AT_USUAL
+from streamlstm.kernels.layout import AT_THRESHOLD, AT_USUAL, BINS
+from streamlstm.kernels.thresholds.contrast import DEVIATION
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.layout import make_layout
 from streamlstm.model.network import Model
@@ -131,29 +132,32 @@ def test_mean_and_spread_are_not_learned_from_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["contrast", "quantile", "sigma"])
-@pytest.mark.parametrize(("mode", "first"), [("online", 5), ("frozen", 14), ("online", 20), ("frozen", 60), ("online", 60)])
+@pytest.mark.parametrize(
+    ("mode", "first"), [("online", 5), ("frozen", 14), ("online", 20), ("frozen", 60), ("online", 60)]
+)
 def test_nothing_is_learned_while_its_episode_is_open(mode: str, first: int, kind: str, model: Model) -> None:
     """Usual errors, calibration, normaliser and threshold, in every stage."""
     config = SETTINGS | {
-        "rules": {"maximum": {"v": 5}},
+        "rules": {"silent_s": 60},
         "threshold": {"kind": kind, "false_alarms_per_day": 1e-9},
         "learning": SETTINGS["learning"] | {"mode": mode},
     }
     one = Detector(config, model=model if mode == "frozen" else None, features=("v",))
-    end = int(one.layout.sizes[AT_THRESHOLD]) + 3  # further on, `contrast` counts time
+    # further on, `contrast` counts time
+    end = int(one.layout.sizes[AT_THRESHOLD]) + {"contrast": DEVIATION + 1, "sigma": 3, "quantile": BINS + 1}[kind]
 
     def known() -> bytes:
         return one.pool.rows.state[0, one.layout.sizes[AT_USUAL] : end].tobytes() + one.pool.rows.stats[0].tobytes()
 
-    x = wave(80)
-    x[first : first + 4] = 9
-    one.process_batch(["s"] * first, None, x[:first])
+    x, time = wave(140), np.arange(140) * S
+    time[first:] += np.minimum(np.arange(1, 141 - first), 4) * 100 * S  # values that the model finds nothing wrong with
+    one.process_batch(["s"] * first, time[:first], x[:first])
     before = known()
-    for value in x[first : first + 6]:
-        one.process("s", NO_TIME, [value])
+    for t in range(first, first + 6):
+        assert one.process("s", int(time[t]), [x[t]]).flag or t >= first + 4
         assert len(one.open_episodes()) == 1
         assert known() == before
-    one.process_batch(["s"] * 60, None, wave(60))
+    one.process_batch(["s"] * (134 - first), time[first + 6 :], x[first + 6 :])
     assert known() != before
 
 
