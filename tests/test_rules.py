@@ -59,12 +59,12 @@ def naive_causes(rows: list[tuple[float, float, int]]) -> list[tuple[Cause, int,
             past = [row[d] for row in rows[: t + 1]]
             known = [v for v in past if v == v]
             if value != value:
-                if d == 0 and t >= 1 and past[-2] != past[-2] or d == 1:
+                if d == 1 or (t >= 1 and past[-2] != past[-2]):
                     found.append((Cause.MISSING, d, 0))
                 continue
             if d == 0 and len(known) >= 3 and known[-3:] == [value] * 3:
                 found.append((Cause.STUCK, d, 0))
-            if d == 0 and abs(value) > 5 or d == 1 and value < 0:
+            if (abs(value) > 5) if d == 0 else (value < 0):
                 found.append((Cause.OUT_OF_RANGE, d, int(value < 0)))
             if d == 1 and len(known) > 1 and abs(known[-2] - value) > 6:
                 found.append((Cause.JUMP, d, int(value < known[-2])))
@@ -203,9 +203,9 @@ def test_a_feature_that_there_is_not(rule: str) -> None:
     message = rf"rules\.{rule}: there is no feature 'c'; the features are: a, b"
     with pytest.raises(ConfigError, match=message):
         detector({rule: {"c": 3}}, ("a", "b"))
+    recording, config = Recording(np.arange(60) * S, np.zeros((60, 2))), {"rules": {rule: {"c": 3}}}
     with pytest.raises(ConfigError, match=message):
-        recording = Recording(np.arange(60) * S, np.zeros((60, 2)))
-        fit({"s": recording}, Config.model_validate(SETTINGS | {"rules": {rule: {"c": 3}}}), ("a", "b"))
+        fit({"s": recording}, Config.model_validate(SETTINGS | config), ("a", "b"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Time policies: records that come late or twice, and gaps."""
 
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,8 @@ def test_dropped_records_leave_no_trace(
     whole, parts = detector(mode, model, time=policy), detector(mode, model, time=policy)
     actual = whole.process_batch(keys, times, x)
     edges = [0, *sorted(min(cut, n) for cut in cuts), n]
-    pieces = [bits(parts.process_batch(keys[a:b], times[a:b], x[a:b])) for a, b in zip(edges, edges[1:], strict=False)]
-    assert [sum(columns, []) for columns in zip(*pieces, strict=True)] == bits(actual)
+    pieces = [bits(parts.process_batch(keys[a:b], times[a:b], x[a:b])) for a, b in pairwise(edges)]
+    assert [list(chain(*columns)) for columns in zip(*pieces, strict=True)] == bits(actual)
     assert whole.time_faults()[2] == dropped.sum()
     assert not actual.score[dropped].any()
     assert not actual.flag[dropped].any()

@@ -12,6 +12,7 @@ from streamlstm.config import Config, load
 from streamlstm.detect import snapshots
 from streamlstm.detect.engine import Engine
 from streamlstm.detect.episodes import EpisodeLog
+from streamlstm.detect.rates import Unkept, unkept
 from streamlstm.detect.single import SingleCall
 from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Out
@@ -233,6 +234,12 @@ class Detector:
         counts = [rows.marks[:, [BACKWARD, REPEATED, DROPPED]].sum(axis=0) for _, rows in self.pool.scan()]
         backward, repeated, dropped = np.sum(counts, axis=0) if counts else (0, 0, 0)
         return int(backward), int(repeated), int(dropped)
+
+    def unkept(self) -> Unkept:
+        """Streams whose data cannot support the wished rate of alarms."""
+        if not self.features:
+            return Unkept.joined([])
+        return Unkept.joined([unkept(rows, self.layout) for _, rows in self.pool.scan()])
 
     # ---- snapshots
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
+from streamlstm.detect.rates import Unkept
 from streamlstm.errors import UsageError, WorkerError
 from streamlstm.model.network import Model
 from streamlstm.service.warmup import warm_up
@@ -66,6 +67,10 @@ class Scorer(Protocol):
 
     def time_faults(self) -> tuple[int, int, int]:
         """Records older than one before, records that repeat a time, and how many of them were dropped."""
+        ...
+
+    def unkept(self) -> Unkept:
+        """Streams whose data cannot support the wished rate of alarms."""
         ...
 
 
@@ -152,6 +157,10 @@ class Crew:
         """Records older than one before, records that repeat a time, and how many of them were dropped."""
         answers = self._ask("time_faults")
         return sum(a[0] for a in answers), sum(a[1] for a in answers), sum(a[2] for a in answers)
+
+    def unkept(self) -> Unkept:
+        """Streams whose data cannot support the wished rate of alarms."""
+        return Unkept.joined(self._ask("unkept"))
 
     def _ask(self, method: str) -> list[Any]:
         for pipe in self._pipes:

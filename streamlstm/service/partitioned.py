@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from streamlstm.detect.detector import Detector
+from streamlstm.detect.rates import Unkept
 from streamlstm.types import Episode, EventBatch, ScoredBatch
 
 
@@ -44,3 +45,7 @@ class Partitioned:
         """Records older than one before, records that repeat a time, and how many of them were dropped."""
         faults = [detector.time_faults() for detector in self._detectors.values()]
         return sum(of[0] for of in faults), sum(of[1] for of in faults), sum(of[2] for of in faults)
+
+    def unkept(self) -> Unkept:
+        """Streams whose data cannot support the wished rate of alarms."""
+        return Unkept.joined([detector.unkept() for detector in self._detectors.values()])
