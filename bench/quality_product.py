@@ -60,12 +60,6 @@ class Judged:
     flagged: int | None = None
 
 
-def known(overrides: Overrides) -> bool:
-    """Whether the configuration has all these keys."""
-    sections = (key.split(".") for key in overrides)
-    return all(key in Config.model_fields[section].annotation.model_fields for section, key in sections)  # type: ignore[union-attr]
-
-
 def configuration(overrides: Overrides, seed: int) -> Config:
     """The default configuration, whatever the environment says, but for `overrides`."""
     return load(None, overrides={"training.seed": seed, **overrides}, environ={})

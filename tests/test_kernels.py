@@ -435,6 +435,6 @@ def test_scores_are_those_of_the_naive_stream(features: int, exogenous: int, lay
     wished = np.array([values for values, _ in expected])
     assert (np.abs(actual.expected - wished) / spread[:features]).max() < 2e-5
     wished = np.array([parts for _, parts in expected])
-    assert np.abs(actual.parts.T - wished).max() < 2e-4
+    assert np.abs(actual.parts - wished).max() < 2e-4
     assert np.abs(actual.score - wished.sum(axis=1)).max() < 3e-4
     assert np.abs(actual.attribution.sum(axis=1) - 1).max() < 1e-6

@@ -92,7 +92,7 @@ class Learning(Section):
     window: Annotated[int, Field(ge=16, le=1024)] = 16
     rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     learning_rows: Rows = 100
-    calibrating_rows: Rows = 200
+    calibrating_rows: Rows = 300
 
 
 class Score(Section):
@@ -134,10 +134,10 @@ class Episodes(Section):
     """From anomalous records to alarms; everything is counted in records of the stream."""
 
     min_rows: Rows = 1
-    merge_rows: Annotated[int, Field(ge=0)] = 30
+    merge_rows: Annotated[int, Field(ge=0)] = 40
     refractory_rows: Annotated[int, Field(ge=0)] = 0
     hysteresis: Annotated[float, Field(gt=0, le=1)] = 0.8
-    accept_after_rows: Rows = 125
+    accept_after_rows: Rows = 130
 
 
 class Rules(Section):
