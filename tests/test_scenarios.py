@@ -27,7 +27,7 @@ AT, ROWS = 1200, 2600
 SETTINGS: dict[str, Any] = {
     "model": {"hidden_size": 8},
     "training": {"updates": 60},
-    "threshold": {"false_alarms_per_day": 0.05},
+    "threshold": {"false_alarms_per_day": 0.2},
     "rules": {"flat_rows": 12, "missing_rows": 3, "silent_s": 36_000},
 }
 ACCEPT_AFTER = Config().episodes.accept_after_rows
@@ -97,7 +97,7 @@ def dropout(x: Float64) -> None:
 
 
 def missing_daily_pattern(x: Float64) -> None:
-    x[AT : AT + DAY] = 20 + 0.2 * np.random.default_rng(2).normal(size=DAY)
+    x[AT : AT + 2 * DAY] = 20 + 0.2 * np.random.default_rng(2).normal(size=2 * DAY)
 
 
 def new_regime(x: Float64) -> None:
@@ -301,3 +301,22 @@ def test_one_event_a_day_and_a_thousand_a_second_in_one_fleet() -> None:
     assert scored.flag[700 + 40_000 : 700 + 40_003].any()
     assert sum(key == "slow" for key, _ in opened) <= 20
     assert sum(key == "fast" for key, _ in opened) <= 3
+
+
+@pytest.mark.parametrize(
+    ("x", "threshold", "expected"),
+    [
+        (np.full(ROWS, 5.0), {}, 1),
+        (np.full(ROWS, 5.0), {"kind": "sigma"}, 0),
+        (np.full(300, 5.0), {}, 0),
+        (normal(ROWS, 7), {"false_alarms_per_day": 0.05}, 0),
+    ],
+    ids=["constant", "another threshold", "not live", "normal"],
+)
+def test_a_stream_that_cannot_keep_the_wished_rate_says_so(
+    x: Float64, threshold: dict[str, Any], expected: int
+) -> None:
+    one = Detector(WRONG | {"threshold": threshold}, features=("v",))
+    assert one.too_quiet() == 0
+    replay(one, x)
+    assert one.too_quiet() == expected

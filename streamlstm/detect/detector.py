@@ -12,7 +12,6 @@ from streamlstm.config import Config, load
 from streamlstm.detect import snapshots
 from streamlstm.detect.engine import Engine
 from streamlstm.detect.episodes import EpisodeLog
-from streamlstm.detect.rates import Unkept, unkept
 from streamlstm.detect.single import SingleCall
 from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Out
@@ -39,7 +38,7 @@ from streamlstm.kernels.layout import (
 from streamlstm.model.files import load_model
 from streamlstm.model.layout import Layout, make_layout
 from streamlstm.model.network import Model
-from streamlstm.state.pool import StreamPool, stages
+from streamlstm.state.pool import StreamPool, stages, too_quiet
 from streamlstm.types import NO_TIME, Episode, EventBatch, Float64, Int32, Int64, Scored, ScoredBatch, Stage
 
 CALL = "call"
@@ -235,11 +234,11 @@ class Detector:
         backward, repeated, dropped = np.sum(counts, axis=0) if counts else (0, 0, 0)
         return int(backward), int(repeated), int(dropped)
 
-    def unkept(self) -> Unkept:
-        """Streams whose data cannot support the wished rate of alarms."""
+    def too_quiet(self) -> int:
+        """Live streams whose data cannot support the wished rate of alarms: they show nothing to alarm at."""
         if not self.features:
-            return Unkept.joined([])
-        return Unkept.joined([unkept(rows, self.layout) for _, rows in self.pool.scan()])
+            return 0
+        return sum(int(np.count_nonzero(too_quiet(rows, self.layout))) for _, rows in self.pool.scan())
 
     # ---- snapshots
 

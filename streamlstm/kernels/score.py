@@ -155,7 +155,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     totals[RANGE] = range_part(D, sizes, state, work, w0)
     smooth, known = state[sizes[AT_SMOOTH] :], state[sizes[AT_PARTS] :]
     if present > 0:
-        settled = calibrated or params[ADAPT] != BY_STAGE
+        settled = mark[SCORED] >= params[CALIBRATING_ROWS] or params[ADAPT] != BY_STAGE
         smooth_parts(totals, present, D, gain, mark[SCORED] == 0, mark[BEGUN] - 1, settled, smooth)
     score = combine(smooth, known, known[PARTS:], params, parts, b)
     share_out(D, gain, score, parts, b, totals, work, w0, state[sizes[AT_SHARE] :])

@@ -16,7 +16,6 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
-from streamlstm.detect.rates import Unkept
 from streamlstm.errors import UsageError, WorkerError
 from streamlstm.model.network import Model
 from streamlstm.service.warmup import warm_up
@@ -69,8 +68,8 @@ class Scorer(Protocol):
         """Records older than one before, records that repeat a time, and how many of them were dropped."""
         ...
 
-    def unkept(self) -> Unkept:
-        """Streams whose data cannot support the wished rate of alarms."""
+    def too_quiet(self) -> int:
+        """Live streams that show nothing to alarm at."""
         ...
 
 
@@ -158,9 +157,9 @@ class Crew:
         answers = self._ask("time_faults")
         return sum(a[0] for a in answers), sum(a[1] for a in answers), sum(a[2] for a in answers)
 
-    def unkept(self) -> Unkept:
-        """Streams whose data cannot support the wished rate of alarms."""
-        return Unkept.joined(self._ask("unkept"))
+    def too_quiet(self) -> int:
+        """Live streams that show nothing to alarm at."""
+        return sum(self._ask("too_quiet"))
 
     def _ask(self, method: str) -> list[Any]:
         for pipe in self._pipes:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from streamlstm.detect.detector import Detector
-from streamlstm.detect.rates import Unkept
 from streamlstm.types import Episode, EventBatch, ScoredBatch
 
 
@@ -46,6 +45,6 @@ class Partitioned:
         faults = [detector.time_faults() for detector in self._detectors.values()]
         return sum(of[0] for of in faults), sum(of[1] for of in faults), sum(of[2] for of in faults)
 
-    def unkept(self) -> Unkept:
-        """Streams whose data cannot support the wished rate of alarms."""
-        return Unkept.joined([detector.unkept() for detector in self._detectors.values()])
+    def too_quiet(self) -> int:
+        """Live streams that show nothing to alarm at."""
+        return sum(detector.too_quiet() for detector in self._detectors.values())

@@ -12,7 +12,6 @@ import numpy as np
 
 from streamlstm.config import Config, to_yaml
 from streamlstm.detect.chunks import NO_MODEL
-from streamlstm.detect.rates import Unkept
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import Evaluation, Result, Windows, is_column, load_windows, parse_start, promised_rate
 from streamlstm.report import write_report
@@ -46,7 +45,7 @@ class Summary:
     first_time: int | None
     last_time: int | None
     seconds: float
-    unkept: Unkept
+    too_quiet: int
     evaluation: Result | None = None
 
     def lines(self) -> list[tuple[str, str]]:
@@ -61,8 +60,8 @@ class Summary:
         ]
         if self.first_time is not None and self.last_time is not None:
             pairs.insert(1, ("from", f"{_iso(self.first_time)} to {_iso(self.last_time)}"))
-        if any(self.unkept):
-            pairs.append(("streams that cannot keep the wished rate", str(self.unkept)))
+        if self.too_quiet:
+            pairs.append(("streams too quiet for the wished rate", f"{self.too_quiet:,} show nothing to alarm at"))
         return pairs + self.faults()
 
     def faults(self) -> list[tuple[str, str]]:
@@ -140,7 +139,7 @@ def replay(
                 scorer = Partitioned(make) if isinstance(source, TopicRange) else make()
             outlets = stack.enter_context(Outlets(wanted, scorer, evaluation))
             records, first, last, seconds = run(source, scorer, outlets, hooks, pace)
-            faults, unkept = scorer.time_faults(), scorer.unkept()
+            faults, too_quiet = scorer.time_faults(), scorer.too_quiet()
             stages, keys = scorer.stages(), scorer.keys()
     finally:
         letters.close()
@@ -151,7 +150,7 @@ def replay(
         _check_labels(labels, windows, [quality.key for quality in result.streams], hooks)
     summary = Summary(
         records, len(keys), outlets.flags, outlets.episodes, letters.count, source.infinities,
-        *faults, stages, first, last, seconds, unkept, result,
+        *faults, stages, first, last, seconds, too_quiet, result,
     )  # fmt: skip
     if report is not None and outlets.collector is not None:
         write_report(
