@@ -27,7 +27,7 @@ AT, ROWS = 1200, 2600
 SETTINGS: dict[str, Any] = {
     "model": {"hidden_size": 8},
     "training": {"updates": 60},
-    "threshold": {"false_alarms_per_day": 0.2},
+    "threshold": {"false_alarms_per_day": 0.15},
     "rules": {"flat_rows": 12, "missing_rows": 3, "silent_s": 36_000},
 }
 ACCEPT_AFTER = Config().episodes.accept_after_rows
@@ -190,7 +190,7 @@ def test_a_stream_that_was_silent_is_flagged_at_its_next_record(model: Model) ->
     assert done.episodes[0].first == AT
     assert told(done.episodes[0]) == "was silent"
     assert done.scored.cause[AT] // 4096 == Cause.SILENT
-    assert len(done.episodes) == 1
+    assert [told(episode) for episode in done.episodes].count("was silent") == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
