@@ -90,7 +90,7 @@ def watch(scores, calm, tail, params, row, mark, scalars, out_opened, out_limit)
     for t in range(len(scores)):
         live = t >= calm
         out_limit[t] = level
-        change = step_episode(mark, scalars, scores[t] / level, 0, 0, t, params) if live else 0
+        change = step_episode(mark, scalars, scores[t] / level, 0, 0, 0, t, params) if live else 0
         out_opened[t] = change == 1
         lesson = lesson_of(mark, change, live, params)
         thresholds.absorb(CONTRAST, row, lesson, scores[t], tail, params)

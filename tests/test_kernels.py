@@ -358,7 +358,7 @@ def test_episode_scenarios(rules: dict[str, float], rows: str, expected: str) ->
     mark, scalar = np.zeros(layout.MARKS, np.int64), np.zeros(layout.SCALARS, np.float32)
     actual = ""
     for n, letter in enumerate(rows):
-        actual += "-OUC"[step_episode(mark, scalar, np.float32(SEVERITY[letter]), 100 + n, 3, 1000 + n, params)]
+        actual += "-OUC"[step_episode(mark, scalar, np.float32(SEVERITY[letter]), 0, 100 + n, 3, 1000 + n, params)]
         mark[layout.SEEN] += 1
         assert mark[layout.OPEN] == (actual.count("O") > actual.count("C"))
     assert actual == expected

@@ -63,7 +63,7 @@ class Stream:
         if live:
             held = thresholds.held_against(self.kind, self.row, score, self.limit, self.params)
             severity = np.float32(score / held)
-            change = step_episode(self.mark, self.scalars, severity, self.rows, 0, self.rows, self.params)
+            change = step_episode(self.mark, self.scalars, severity, 0, self.rows, 0, self.rows, self.params)
         length, accepted = self.mark[layout.LENGTH], self.params[layout.ACCEPT_AFTER_ROWS]
         lesson = layout.LEARN if live else layout.EARLY
         if change == OPENED:

@@ -30,10 +30,11 @@ def check(
 ) -> None:
     """Check a configuration and say what a stream costs."""
     config = load(source, overrides=overrides(settings))
-    count = len(config.input.features) or features or 1
+    names = config.input.features or features or 1
     known = len(config.input.exogenous)
     online = config.learning.mode == "online"
-    size = make_layout(config, count, known, online=online).bytes_per_stream
+    size = make_layout(config, names, known, online=online).bytes_per_stream
+    count = names if isinstance(names, int) else len(names)
     learning = "learning online" if online else "frozen weights"
     output.print(
         f"{source or 'defaults'}: valid. {count} feature{'s' * (count != 1)}, {known} exogenous, {learning}: "

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Rows = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Counted = Annotated[int, Field(ge=1, le=1_000_000)]
+Repeats = Annotated[int, Field(ge=2, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -138,6 +140,35 @@ class Episodes(Section):
     accept_after_rows: Rows = 130
 
 
+class Rules(Section):
+    """What is anomalous whatever the model says, by feature; `flat_rows` and `missing_rows` may hold for all features."""
+
+    minimum: dict[str, float] = {}
+    maximum: dict[str, float] = {}
+    max_step: dict[str, Annotated[float, Field(ge=0)]] = {}
+    flat_rows: Repeats | dict[str, Repeats] | None = None
+    missing_rows: Counted | dict[str, Counted] | None = None
+    silent_s: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _ranges_are_not_empty(self) -> "Rules":
+        for feature in self.minimum.keys() & self.maximum.keys():
+            if self.minimum[feature] > self.maximum[feature]:
+                raise ValueError(
+                    f"the minimum of {feature!r}, {self.minimum[feature]}, lies above its maximum, {self.maximum[feature]}"
+                )
+        return self
+
+
+class Time(Section):
+    """What a stream does with records that come late or twice, and after a gap; by event time."""
+
+    late: Literal["accept", "drop"] = "accept"
+    repeated: Literal["accept", "drop"] = "accept"
+    gap_s: Annotated[float, Field(gt=0)] | None = None
+    on_gap: Literal["carry", "reset"] = "reset"
+
+
 class Runtime(Section):
     """How the work is done; nothing here changes a bit of the output."""
 
@@ -193,6 +224,8 @@ class Config(Section):
     score: Score = Score()
     threshold: Threshold = Threshold()
     episodes: Episodes = Episodes()
+    rules: Rules = Rules()
+    time: Time = Time()
     runtime: Runtime = Runtime()
     outputs: Outputs = Outputs()
     delivery: Delivery = Delivery()

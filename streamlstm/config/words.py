@@ -64,6 +64,8 @@ def _rule(rule: dict[str, Any], *, bare: bool) -> str:
         return str(rule["const"])
     if rule["type"] == "null":
         return "null"
+    if isinstance(rule.get("additionalProperties"), dict):
+        return f"a mapping of names, each to {_rule(rule['additionalProperties'], bare=False)}"
     if "minLength" in rule:
         return "one character" if rule.get("maxLength") == 1 else "text that is not empty"
     bounds = _bounds(rule)

@@ -17,6 +17,7 @@ from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Out
 from streamlstm.kernels.layout import (
     BACKWARD,
+    DROPPED,
     LAST_ROW,
     OUT_ATTRIBUTION,
     OUT_CAUSE,
@@ -37,7 +38,7 @@ from streamlstm.kernels.layout import (
 from streamlstm.model.files import load_model
 from streamlstm.model.layout import Layout, make_layout
 from streamlstm.model.network import Model
-from streamlstm.state.pool import StreamPool, stages
+from streamlstm.state.pool import StreamPool, stages, too_quiet
 from streamlstm.types import NO_TIME, Episode, EventBatch, Float64, Int32, Int64, Scored, ScoredBatch, Stage
 
 CALL = "call"
@@ -88,7 +89,7 @@ class Detector:
             model.check_columns(features, exogenous)
             model.check_architecture(self.config)
         self.features, self.exogenous = features, exogenous
-        self.layout: Layout = make_layout(self.config, len(features), len(exogenous), online=self.online)
+        self.layout: Layout = make_layout(self.config, features, len(exogenous), online=self.online)
         # A threshold that was learned on other scores, or asks for another rate, is learned anew.
         keep = model is not None and all(
             getattr(model.config, part) == getattr(self.config, part) for part in ("threshold", "score")
@@ -225,13 +226,19 @@ class Detector:
             totals += np.bincount(stages(rows, self.layout), minlength=len(Stage))
         return {stage.name.lower(): int(totals[stage]) for stage in Stage}
 
-    def time_faults(self) -> tuple[int, int]:
-        """Records whose time lay before the latest of their stream, and records that repeated it."""
+    def time_faults(self) -> tuple[int, int, int]:
+        """Records whose time lay before the latest of their stream, records that repeated it, and how many were dropped."""
         if not self.features:
-            return 0, 0
-        counts = [rows.marks[:, [BACKWARD, REPEATED]].sum(axis=0) for _, rows in self.pool.scan()]
-        backward, repeated = np.sum(counts, axis=0) if counts else (0, 0)
-        return int(backward), int(repeated)
+            return 0, 0, 0
+        counts = [rows.marks[:, [BACKWARD, REPEATED, DROPPED]].sum(axis=0) for _, rows in self.pool.scan()]
+        backward, repeated, dropped = np.sum(counts, axis=0) if counts else (0, 0, 0)
+        return int(backward), int(repeated), int(dropped)
+
+    def too_quiet(self) -> int:
+        """Live streams whose data cannot support the wished rate of alarms: they show nothing to alarm at."""
+        if not self.features:
+            return 0
+        return sum(int(np.count_nonzero(too_quiet(rows, self.layout))) for _, rows in self.pool.scan())
 
     # ---- snapshots
 

@@ -14,7 +14,8 @@ from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.matrix import multiply
 from streamlstm.kernels.plan import plan_batch
-from streamlstm.kernels.score import prepare_row, score_row
+from streamlstm.kernels.score import drop_row, prepare_row, score_row
+from streamlstm.kernels.times import unwanted
 
 _ZERO, _ONE = np.int64(0), np.int64(1)
 
@@ -102,12 +103,16 @@ def score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, 
         active[j] = u0 + j
     wave = 0
     while count > 0:
-        left = 0
+        left = wanted = 0
         for j in range(count):
-            u = active[j]
-            b = records.first + order[starts[u] + wave]
-            rows[j], slots[j] = b, records.slots[b]
-        score_wave(rows, slots, count, setup, pool, records, tap, out, scratch)
+            b = records.first + order[starts[active[j]] + wave]
+            s = records.slots[b]
+            if unwanted(pool.marks[s], records.time[b], setup.sizes[DROPS]):
+                drop_row(b, s, setup, pool, records, tap, out)
+            else:
+                rows[wanted], slots[wanted] = b, s
+                wanted += 1
+        score_wave(rows, slots, wanted, setup, pool, records, tap, out, scratch)
         wave += 1
         for j in range(count):
             u = active[j]

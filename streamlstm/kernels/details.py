@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from streamlstm.kernels import episodes
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.inputs import BOUND, bounded
 from streamlstm.kernels.layout import *
@@ -81,8 +82,23 @@ def cause_of(b, s, setup, pool, parts, work, w0):
 
 
 @jit
-def write_learning(b, setup, records, out):
-    """Writes the result of a record that came before its stream was ready: no score, no threshold."""
+def write_alarm(b, mark, state, out, change, flag, cause):
+    """Writes what record b means to its stream's episode; of an alarm the cause, of a change the episode."""
+    first_rule = episodes.FIRST_RULE  # once a rule is broken, it stays the cause
+    if change == episodes.OPENED or (change == episodes.UPDATED and (cause >= first_rule or mark[CAUSE] < first_rule)):
+        mark[CAUSE] = cause
+    out.codes[OUT_FLAG, b] = flag
+    out.codes[OUT_CAUSE, b] = cause
+    out.codes[OUT_CHANGE, b] = change
+    if change != episodes.NONE:
+        out.values[OUT_PEAK, b] = state[PEAK]
+        for k in range(MARKS):
+            out.episodes[b, k] = mark[k]
+
+
+@jit
+def write_unscored(b, setup, detail, stage, out):
+    """Writes the result of a record that was dropped or came before its stream was ready: no score, no threshold."""
     out.values[OUT_SCORE, b] = _ZERO
     out.values[OUT_THRESHOLD, b] = _NAN
     out.values[OUT_SEVERITY, b] = _NAN
@@ -90,7 +106,8 @@ def write_learning(b, setup, records, out):
         out.values[OUT_PART + part, b] = _ZERO
     for code in range(OUT_CODES):
         out.codes[code, b] = 0
-    if records.detail:
+    out.codes[OUT_STAGE, b] = stage
+    if detail:
         out.codes[OUT_DETAILED, b] = 1
         D = setup.sizes[N_FEATURES]
         for d in range(D):

@@ -5,7 +5,7 @@ A stream's state is one row in each of three arrays, so that an event touches fe
 | array | row |
 |---|---|
 | state (S, W) float32 | scalars, per layer h and c, the skips' regressors, the score's parts, threshold |
-| stats (S, V) float64 | of each input before normalisation: mean (I), variance (I), spread (I) |
+| stats (S, V) float64 | of each input before normalisation: mean (I), variance (I), spread (I); the last value (D) for rules |
 | marks (S, MARKS) int64 | counters, times, the open episode |
 
 Kernels read sizes and offsets from `sizes`, an int64 vector indexed by the names below, and settings from `params`, a
@@ -27,21 +27,28 @@ RECENT_ROWS = 10  # values that the variability is of
 SCORE, LIMIT, PEAK, REPORTED, SCALARS = range(5)
 
 # ---- columns of `marks`
-(SEEN, READY, BEGUN, SCORED, LAST_ROW, FIRST_TIME, LAST_TIME, BACKWARD, REPEATED, IMPUTED,
+(SEEN, READY, BEGUN, SCORED, LAST_ROW, FIRST_TIME, LAST_TIME, BACKWARD, REPEATED, DROPPED, IMPUTED,
  OPEN, RUN, QUIET, LENGTH, REFRACTORY, EVENTS, FIRST, LAST, OPENED_SOURCE, OPENED_ROW, OPENED_TIME, CLOSED_TIME,
- PEAK_TIME, CAUSE, WINDOW_AT, MARKS) = range(26)  # fmt: skip
+ PEAK_TIME, CAUSE, WINDOW_AT, MARKS) = range(27)  # fmt: skip
 
 # ---- entries of `sizes`
 (N_FEATURES, N_KNOWN, N_CALENDAR, HIDDEN, LAYERS, PADDED, OUTPUTS, STATE_WIDTH, STATS_WIDTH,
  AT_LAYERS, AT_REGRESSORS, AT_CLIPPED, AT_ERRORS, AT_UNREST, AT_SHARE, AT_RING, AT_SMOOTH,
  AT_USUAL, AT_VARIABILITY, AT_RANGE, AT_PARTS, AT_THRESHOLD, AT_WINDOW,
- LDZ, LDR, WINDOW, SEGMENT, KIND, ONLINE, SIZES) = range(30)  # fmt: skip
+ LDZ, LDR, WINDOW, SEGMENT, KIND, ONLINE, DROPS, RULES, AT_VALUE, AT_FLAT, AT_MISSED, SIZES) = range(35)  # fmt: skip
 
 # ---- entries of `params`
 (CLIP, SMOOTH_GAIN, SCALE_GAIN, SCALE_FLOOR, LEARNING_ROWS, CALIBRATING_ROWS, ADAPT, LEAST_WEIGHT, LEAST_PART_WEIGHT,
  ALARMS_PER_DAY, LEVEL, SIGMAS, MEMORY_ROWS, LIMIT_FLOOR,
  MIRROR, DEPTH_ROWS,
- MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, WEIGHT, PARAMS) = (*range(22), 21 + 5)  # fmt: skip
+ MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, SILENT_NS, RESET_NS,
+ WEIGHT, PARAMS) = (*range(24), 23 + 5)  # fmt: skip
+RULE_LIMITS = 5
+"""Limits of the rules behind the entries above, D values each; see `rules`."""
+
+# ---- bits of `sizes[RULES]`: which rules there are; of `sizes[DROPS]`: which records are not taken
+RULE_ALONE, RULE_VALUE, RULE_FLAT, RULE_MISSED = 1, 2, 4, 8
+DROP_LATE, DROP_REPEATED = 1, 2
 
 # ---- bits of `params[ADAPT]`: what a scored record may teach; BY_STAGE leaves it to the stream's stage
 ERRORS, CALIBRATION, THRESHOLD = 1, 2, 4

@@ -14,8 +14,8 @@ import numpy as np
 
 from streamlstm.kernels import episodes, thresholds
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.details import cause_of, write_detail, write_learning
-from streamlstm.kernels.episodes import NONE, UPDATED, step_episode
+from streamlstm.kernels.details import cause_of, write_alarm, write_detail, write_unscored
+from streamlstm.kernels.episodes import NONE, step_episode, teaching
 from streamlstm.kernels.inputs import (
     BOUND,
     absorb_regressors,
@@ -39,6 +39,8 @@ from streamlstm.kernels.parts import (
     smooth_parts,
     variability_part,
 )
+from streamlstm.kernels.rules import broken_rule
+from streamlstm.kernels.times import after_gap, note_time
 from streamlstm.types import NO_TIME, Stage
 
 LEARNING, CALIBRATING, LIVE = map(int, Stage)
@@ -63,7 +65,7 @@ def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
     state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
     at = sizes[AT_REGRESSORS]
     clip = np.float32(params[CLIP])
-    if mark[READY] == 1 and mark[BEGUN] == 0:
+    if mark[READY] == 1 and (mark[BEGUN] == 0 or after_gap(mark, records.time[b], params[RESET_NS])):
         begin_row(s, setup, pool, x, clip)
     for d in range(D):
         z[z0 + d] = bounded(state[at + d], clip)
@@ -92,11 +94,12 @@ def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
 
 @jit
 def begin_row(s, setup, pool, x, clip):
-    """Writes the state of a stream at its first record that is scored: no memory, regressors as if x had always been."""
+    """Writes the state of a stream at its first record that is scored, and after a gap: no memory, regressors as if x had
+    always been. What is usual for the stream stays known."""
     sizes = setup.sizes
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
-    mark[BEGUN] = 1
+    mark[BEGUN], mark[WINDOW_AT] = 1, 0
     for k in range(2 * sizes[LAYERS] * sizes[PADDED]):
         state[sizes[AT_LAYERS] + k] = _ZERO
     for d in range(D):
@@ -113,21 +116,6 @@ def begin_row(s, setup, pool, x, clip):
         state[sizes[AT_ERRORS] + k] = state[sizes[AT_USUAL] + k]
     for part in range(PARTS):
         state[sizes[AT_SMOOTH] + part] = state[sizes[AT_PARTS] + part]
-
-
-@jit(inline=True)
-def note_time(mark, time):
-    """Writes first and last time of the stream and counts records that came late or with the time of the one before."""
-    if time == NO_TIME:
-        return
-    if mark[FIRST_TIME] == NO_TIME:
-        mark[FIRST_TIME] = mark[LAST_TIME] = time
-    elif time < mark[LAST_TIME]:
-        mark[BACKWARD] += 1
-    elif time == mark[LAST_TIME]:
-        mark[REPEATED] += 1
-    else:
-        mark[LAST_TIME] = time
 
 
 @jit(inline=True)
@@ -150,22 +138,15 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
     time = records.time[b]
+    broken = broken_rule(mark, state, stat, x, time, sizes, params) if sizes[RULES] != 0 else 0
     note_time(mark, time)
     mark[LAST_ROW] = records.row[b]
     if mark[READY] == 0:
-        learn_inputs(x, stat, I, 1.0 / (mark[SEEN] + 1.0))
-        mark[SEEN] += 1
-        mark[READY] = 1 if mark[SEEN] >= params[LEARNING_ROWS] else 0
-        write_learning(b, setup, records, out)
-        if sizes[ONLINE] == 1:
-            for d in range(D):
-                tap.target[tap.at + b, d] = _NAN
-            tap.closed[0, tap.at + b] = 0
+        learn_row(b, s, setup, pool, records, tap, out, broken)
         return
 
     present = read_values(x, stat, D, I, prediction, p0, work, w0)
-    calibrated = mark[SCORED] >= params[CALIBRATING_ROWS]
-    live = calibrated and mark[BEGUN] > params[CALIBRATING_ROWS] and state[LIMIT] > _ZERO
+    live = is_live(mark, state, params)
     totals, parts = work[w0 + WORK * D :], out.values[OUT_PART:]
     floor, gain = np.float32(params[SCALE_FLOOR]), np.float32(params[SMOOTH_GAIN])
     for head in range(HEADS):
@@ -174,46 +155,78 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     totals[RANGE] = range_part(D, sizes, state, work, w0)
     smooth, known = state[sizes[AT_SMOOTH] :], state[sizes[AT_PARTS] :]
     if present > 0:
-        settled = calibrated or params[ADAPT] != BY_STAGE
+        settled = mark[SCORED] >= params[CALIBRATING_ROWS] or params[ADAPT] != BY_STAGE
         smooth_parts(totals, present, D, gain, mark[SCORED] == 0, mark[BEGUN] - 1, settled, smooth)
     score = combine(smooth, known, known[PARTS:], params, parts, b)
     share_out(D, gain, score, parts, b, totals, work, w0, state[sizes[AT_SHARE] :])
     limit = state[LIMIT]
     state[SCORE] = score
-    severity, change, flag = _NAN, NONE, 0
+    severity = _NAN
     if live:
         limit = thresholds.held_against(sizes[KIND], state[sizes[AT_THRESHOLD] :], score, limit, params)
         severity = score / limit
-        change = step_episode(mark, state, severity, time, records.source, records.row[b], params)
-        flag = 1 if mark[OPEN] == 1 and severity > _ONE else 0
+    change = step_episode(mark, state, severity, broken, time, records.source, records.row[b], params)
+    flag = 1 if mark[OPEN] == 1 and (severity > _ONE or broken != 0) else 0
     cause = 0
     if flag == 1:
-        cause = cause_of(b, s, setup, pool, parts, work, w0)
-        if change in (episodes.OPENED, UPDATED):
-            mark[CAUSE] = cause
-    out.codes[OUT_CAUSE, b] = cause
+        cause = broken if broken != 0 else cause_of(b, s, setup, pool, parts, work, w0)
+    write_alarm(b, mark, state, out, change, flag, cause)
     out.values[OUT_SCORE, b] = score
     out.values[OUT_THRESHOLD, b] = limit if live else _NAN
     out.values[OUT_SEVERITY, b] = severity
-    out.codes[OUT_FLAG, b] = flag
     out.codes[OUT_STAGE, b] = LIVE if live else CALIBRATING
-    out.codes[OUT_CHANGE, b] = change
     out.codes[OUT_IMPUTED, b] = D - present
     out.codes[OUT_DETAILED, b] = 0
     if flag == 1 or records.detail:
         write_detail(b, s, setup, pool, out, prediction, p0, present)
-    if change != NONE:
-        out.values[OUT_PEAK, b] = state[PEAK]
-        for k in range(MARKS):
-            out.episodes[b, k] = mark[k]
-    absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, change)
+    # a rule's alarm is none that the threshold was to keep rare
+    absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, change if severity > _ONE else NONE)
+
+
+@jit(inline=True)
+def is_live(mark, state, params):
+    """Whether the stream's next score meets a threshold."""
+    rows = params[CALIBRATING_ROWS]
+    return mark[SCORED] >= rows and mark[BEGUN] > rows and state[LIMIT] > _ZERO
+
+
+@jit
+def learn_row(b, s, setup, pool, records, tap, out, broken):
+    """Learns mean and spread from record b, which is not scored yet; a broken rule is an alarm all the same."""
+    sizes, params = setup.sizes, setup.params
+    state, mark = pool.state[s], pool.marks[s]
+    change = step_episode(mark, state, _NAN, broken, records.time[b], records.source, records.row[b], params)
+    flag = 1 if mark[OPEN] == 1 and broken != 0 else 0
+    if teaching(mark, params):
+        learn_inputs(records.x[b], pool.stats[s], sizes[N_FEATURES] + sizes[N_KNOWN], 1.0 / (mark[BEGUN] + 1.0))
+        mark[BEGUN] += 1
+    mark[SEEN] += 1
+    if mark[BEGUN] >= params[LEARNING_ROWS]:
+        mark[READY], mark[BEGUN] = 1, 0
+    write_unscored(b, setup, records.detail + flag, LEARNING, out)
+    write_alarm(b, mark, state, out, change, flag, broken if flag == 1 else 0)
+    if sizes[ONLINE] == 1:
+        tap_nothing(b, sizes, tap)
+
+
+@jit
+def drop_row(b, s, setup, pool, records, tap, out):
+    """Counts record b, which the stream does not take, and writes its result; nothing else comes to know of it."""
+    sizes, state, mark = setup.sizes, pool.state[s], pool.marks[s]
+    note_time(mark, records.time[b])
+    mark[LAST_ROW] = records.row[b]
+    mark[DROPPED] += 1
+    stage = LIVE if is_live(mark, state, setup.params) else CALIBRATING
+    write_unscored(b, setup, records.detail, stage if mark[READY] == 1 else LEARNING, out)
+    if sizes[ONLINE] == 1:
+        tap_nothing(b, sizes, tap)
 
 
 @jit(inline=True)
 def lesson_of(mark, change, live, params):
     """What a record may teach the threshold after its episode's `change`, see `thresholds`."""
     if not live:
-        return EARLY
+        return EARLY if teaching(mark, params) else INSIDE
     if change == episodes.OPENED:
         return OPENED
     if mark[OPEN] == 0 or mark[LENGTH] > params[ACCEPT_AFTER_ROWS]:
@@ -229,9 +242,11 @@ def adapting(sizes, params, mark, quiet):
     scores whose calibration has settled.
     """
     if params[ADAPT] != BY_STAGE:
-        return np.int64(params[ADAPT])
+        return np.int64(params[ADAPT]) if quiet else 0
     if mark[SCORED] >= params[CALIBRATING_ROWS]:
         return THRESHOLD | (ERRORS | CALIBRATION if sizes[ONLINE] == 1 and quiet else 0)
+    if not quiet:
+        return 0
     return ERRORS | CALIBRATION | (THRESHOLD if 2 * mark[SCORED] >= params[CALIBRATING_ROWS] else 0)
 
 
@@ -241,7 +256,7 @@ def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, 
     sizes, params = setup.sizes, setup.params
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
-    quiet = mark[OPEN] == 0 or mark[LENGTH] >= params[ACCEPT_AFTER_ROWS]
+    quiet = teaching(mark, params)
     adapt = adapting(sizes, params, mark, quiet)
     tail = wished_tail(mark, params)
     if present > 0 and adapt & THRESHOLD:
@@ -260,7 +275,7 @@ def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, 
         absorb_parts(sizes, state, np.float32(max(weight, params[LEAST_PART_WEIGHT])))
     absorb_recent(D, sizes, state, params, work, w0)
     absorb_regressors(state, sizes[AT_REGRESSORS], sizes[AT_CLIPPED], D, work, w0, np.float32(params[CLIP]))
-    if sizes[ONLINE] == 1 and (quiet or not live):
+    if sizes[ONLINE] == 1 and quiet:
         learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))
     mark[IMPUTED] += D - present
     mark[SEEN] += 1
@@ -344,3 +359,11 @@ def absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, admitted):
         window = sizes[AT_WINDOW]
         for k in range(memory + sizes[WINDOW] * (I + O)):
             tap.windows[tap.at + b, k] = state[window + k]
+
+
+@jit
+def tap_nothing(b, sizes, tap):
+    """Writes that record b teaches online learning nothing."""
+    for d in range(sizes[N_FEATURES]):
+        tap.target[tap.at + b, d] = _NAN
+    tap.closed[0, tap.at + b] = 0

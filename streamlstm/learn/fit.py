@@ -70,7 +70,7 @@ def fit(
         longest = max((len(recording.x) for recording in recordings.values()), default=0)
         raise InputError(f"fit: the longest stream has {longest} records, at least {LEAST_ROWS} are needed")
     D, K = len(features), len(exogenous)
-    layout = make_layout(config, D, K, online=False)
+    layout = make_layout(config, features, K, online=False)
     everything = np.concatenate([recording.x for recording in chosen.values()])
     for d, feature in enumerate(features):
         if np.isnan(everything[:, d]).all():

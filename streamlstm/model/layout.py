@@ -1,5 +1,6 @@
 """Sizes of one detector: how a configuration becomes the vectors that kernels read and the widths of a stream's rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from streamlstm.config import Config
 from streamlstm.kernels.compiling import LANES
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import *
+from streamlstm.model.rules import rule_limits, rules_needed
 from streamlstm.types import Float64, Int64
 
 
@@ -58,9 +60,10 @@ def padded(n: int) -> int:
     return -(-n // LANES) * LANES
 
 
-def make_layout(config: Config, num_features: int, num_known: int, *, online: bool) -> Layout:
-    """The layout of a detector of `config` for D = `num_features` features and K = `num_known` known inputs."""
-    D, K = num_features, num_known
+def make_layout(config: Config, features: int | Sequence[str], num_known: int, *, online: bool) -> Layout:
+    """The layout of a detector of `config` for D `features` (a number where rules need not know their names) and K known
+    inputs; ConfigError where a rule names another feature."""
+    D, K = features if isinstance(features, int) else len(features), num_known
     H, L = config.model.hidden_size, config.model.num_layers
     Hp = padded(H)
     kind = KINDS[config.threshold.kind]
@@ -68,6 +71,7 @@ def make_layout(config: Config, num_features: int, num_known: int, *, online: bo
     sizes[[N_FEATURES, N_KNOWN, HIDDEN, LAYERS, PADDED]] = D, K, H, L, Hp
     sizes[N_CALENDAR] = CALENDAR if config.model.calendar else 0
     sizes[OUTPUTS] = padded(HEADS * D)
+    rules, time = rules_needed(config.rules), config.time
     column = SCALARS
     window = config.learning.window if online else 0
     for entry, width in (
@@ -79,6 +83,8 @@ def make_layout(config: Config, num_features: int, num_known: int, *, online: bo
         (AT_SHARE, D),
         (AT_RING, RECENT_ROWS * D),
         (AT_SMOOTH, PARTS),
+        (AT_FLAT, D if rules & RULE_FLAT else 0),
+        (AT_MISSED, D if rules & RULE_MISSED else 0),
         (AT_USUAL, HEADS * D),
         (AT_VARIABILITY, 2 * D),
         (AT_RANGE, 2 * D),
@@ -89,15 +95,19 @@ def make_layout(config: Config, num_features: int, num_known: int, *, online: bo
         sizes[entry] = column
         column += width
     sizes[STATE_WIDTH] = column
-    sizes[STATS_WIDTH] = 3 * (D + K)
+    sizes[AT_VALUE] = 3 * (D + K)
+    sizes[STATS_WIDTH] = 3 * (D + K) + (D if rules & RULE_VALUE else 0)
     sizes[LDZ] = max(D + K + H, 2 * H if L > 1 else 0)
     sizes[LDR] = H + 2 * (1 + REGRESSORS * D + K + sizes[N_CALENDAR])
     sizes[WINDOW], sizes[SEGMENT] = window, config.learning.update_every if online else 0
-    sizes[KIND], sizes[ONLINE] = kind, int(online)
+    sizes[KIND], sizes[ONLINE], sizes[RULES] = kind, int(online), rules
+    sizes[DROPS] = DROP_LATE * (time.late == "drop") | DROP_REPEATED * (time.repeated == "drop")
 
     score, threshold, episodes = config.score, config.threshold, config.episodes
     span = score.span if score.span is not None else max(1.0, 70.0 / D**0.5)
-    params = np.zeros(PARAMS)
+    params = np.zeros(PARAMS + RULE_LIMITS * D)
+    if not isinstance(features, int):
+        params[PARAMS:] = rule_limits(config.rules, features).ravel()
     params[CLIP] = config.model.clip
     params[SMOOTH_GAIN], params[SCALE_GAIN] = 2 / (span + 1), 2 / (score.scale_span + 1)
     params[SCALE_FLOOR] = score.floor
@@ -116,4 +126,6 @@ def make_layout(config: Config, num_features: int, num_known: int, *, online: bo
     params[MIN_ROWS], params[MERGE_ROWS] = episodes.min_rows, episodes.merge_rows
     params[REFRACTORY_ROWS], params[HYSTERESIS] = episodes.refractory_rows, episodes.hysteresis
     params[ACCEPT_AFTER_ROWS] = episodes.accept_after_rows
+    params[SILENT_NS] = np.inf if config.rules.silent_s is None else 1e9 * config.rules.silent_s
+    params[RESET_NS] = np.inf if time.gap_s is None or time.on_gap == "carry" else 1e9 * time.gap_s
     return Layout(sizes, params, D, K, H, L)

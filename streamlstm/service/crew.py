@@ -64,8 +64,12 @@ class Scorer(Protocol):
         """Number of streams in each stage."""
         ...
 
-    def time_faults(self) -> tuple[int, int]:
-        """Records older than one before, and records that repeat a time."""
+    def time_faults(self) -> tuple[int, int, int]:
+        """Records older than one before, records that repeat a time, and how many of them were dropped."""
+        ...
+
+    def too_quiet(self) -> int:
+        """Live streams that show nothing to alarm at."""
         ...
 
 
@@ -148,10 +152,14 @@ class Crew:
         answers = self._ask("stages")
         return {name: sum(answer[name] for answer in answers) for name in answers[0]}
 
-    def time_faults(self) -> tuple[int, int]:
-        """Records older than one before, and records that repeat a time."""
+    def time_faults(self) -> tuple[int, int, int]:
+        """Records older than one before, records that repeat a time, and how many of them were dropped."""
         answers = self._ask("time_faults")
-        return sum(a[0] for a in answers), sum(a[1] for a in answers)
+        return sum(a[0] for a in answers), sum(a[1] for a in answers), sum(a[2] for a in answers)
+
+    def too_quiet(self) -> int:
+        """Live streams that show nothing to alarm at."""
+        return sum(self._ask("too_quiet"))
 
     def _ask(self, method: str) -> list[Any]:
         for pipe in self._pipes:

@@ -40,7 +40,11 @@ class Partitioned:
             counts = {name: counts[name] + number for name, number in detector.stages().items()}
         return counts
 
-    def time_faults(self) -> tuple[int, int]:
-        """Records older than one before, and records that repeat a time."""
+    def time_faults(self) -> tuple[int, int, int]:
+        """Records older than one before, records that repeat a time, and how many of them were dropped."""
         faults = [detector.time_faults() for detector in self._detectors.values()]
-        return sum(backward for backward, _ in faults), sum(repeated for _, repeated in faults)
+        return sum(of[0] for of in faults), sum(of[1] for of in faults), sum(of[2] for of in faults)
+
+    def too_quiet(self) -> int:
+        """Live streams that show nothing to alarm at."""
+        return sum(detector.too_quiet() for detector in self._detectors.values())

@@ -40,10 +40,12 @@ class Summary:
     infinities: int
     backward: int
     repeated: int
+    dropped: int
     stages: Mapping[str, int]
     first_time: int | None
     last_time: int | None
     seconds: float
+    too_quiet: int
     evaluation: Result | None = None
 
     def lines(self) -> list[tuple[str, str]]:
@@ -58,6 +60,8 @@ class Summary:
         ]
         if self.first_time is not None and self.last_time is not None:
             pairs.insert(1, ("from", f"{_iso(self.first_time)} to {_iso(self.last_time)}"))
+        if self.too_quiet:
+            pairs.append(("streams too quiet for the wished rate", f"{self.too_quiet:,} show nothing to alarm at"))
         return pairs + self.faults()
 
     def faults(self) -> list[tuple[str, str]]:
@@ -67,6 +71,7 @@ class Summary:
             "infinite values, read as missing": self.infinities,
             "records older than one before": self.backward,
             "records with the time of the one before": self.repeated,
+            "records dropped for their time": self.dropped,
         }
         return [(name, f"{count:,}") for name, count in counts.items() if count]
 
@@ -134,7 +139,7 @@ def replay(
                 scorer = Partitioned(make) if isinstance(source, TopicRange) else make()
             outlets = stack.enter_context(Outlets(wanted, scorer, evaluation))
             records, first, last, seconds = run(source, scorer, outlets, hooks, pace)
-            backward, repeated = scorer.time_faults()
+            faults, too_quiet = scorer.time_faults(), scorer.too_quiet()
             stages, keys = scorer.stages(), scorer.keys()
     finally:
         letters.close()
@@ -145,7 +150,7 @@ def replay(
         _check_labels(labels, windows, [quality.key for quality in result.streams], hooks)
     summary = Summary(
         records, len(keys), outlets.flags, outlets.episodes, letters.count, source.infinities,
-        backward, repeated, stages, first, last, seconds, result,
+        *faults, stages, first, last, seconds, too_quiet, result,
     )  # fmt: skip
     if report is not None and outlets.collector is not None:
         write_report(

@@ -16,6 +16,7 @@ from streamlstm.errors import StateError
 from streamlstm.kernels.arguments import Pool
 from streamlstm.kernels.layout import (
     BACKWARD,
+    DROPPED,
     FIRST_TIME,
     IMPUTED,
     LAST_ROW,
@@ -36,7 +37,7 @@ from streamlstm.state.stores import SnapshotStore, open_store
 from streamlstm.types import NO_TIME, Stage
 
 _TIME = pa.timestamp("ns", tz="UTC")
-_COUNTERS = {"records": SEEN, "imputed": IMPUTED, "backward": BACKWARD, "repeated": REPEATED}
+_COUNTERS = {"records": SEEN, "imputed": IMPUTED, "backward": BACKWARD, "repeated": REPEATED, "dropped": DROPPED}
 _SCHEMA = pa.schema([
     ("key", pa.string()), ("stage", pa.string()), ("last_row", pa.int64()),
     ("first_time", _TIME), ("last_time", _TIME), *((name, pa.int64()) for name in _COUNTERS),

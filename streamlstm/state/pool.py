@@ -21,11 +21,13 @@ from streamlstm.kernels.layout import (
     AT_USUAL,
     BEGUN,
     CALIBRATING_ROWS,
+    CONTRAST,
     FIRST_TIME,
     KIND,
     LAST_ROW,
     LAST_TIME,
     LIMIT,
+    LIMIT_FLOOR,
     MARKS,
     READY,
     SCORED,
@@ -33,6 +35,7 @@ from streamlstm.kernels.layout import (
     STATS_WIDTH,
     THRESHOLD_WIDTHS,
 )
+from streamlstm.kernels.thresholds.contrast import SLOW
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Starts
 from streamlstm.state.keys import KeyTable
@@ -148,7 +151,7 @@ class StreamPool:
         """Begins rows `slots` from the model's streams `numbers`."""
         sizes = self.layout.sizes
         state, marks = self.rows.state, self.rows.marks
-        self.rows.stats[slots] = starts.stats[numbers]
+        self.rows.stats[slots, : starts.stats.shape[1]] = starts.stats[numbers]
         state[slots, int(sizes[AT_USUAL]) : int(sizes[AT_THRESHOLD])] = starts.known[numbers]
         marks[slots, READY] = 1
         # At least one: the scale is known, the kernel need not take the model's common one.
@@ -222,6 +225,15 @@ def stages(rows: Pool, layout: Layout) -> UInt8:
     ready = marks[:, READY] == 1
     live = (marks[:, SCORED] >= calibrating) & (marks[:, BEGUN] > calibrating) & (rows.state[:, LIMIT] > 0)
     return np.where(ready, np.where(live, Stage.LIVE, Stage.CALIBRATING), Stage.LEARNING).astype(np.uint8)
+
+
+def too_quiet(rows: Pool, layout: Layout) -> npt.NDArray[np.bool_]:
+    """Which rows, (S), are live and show nothing that could keep the wished rate: `contrast` is at its least height."""
+    if layout.sizes[KIND] != CONTRAST:
+        return np.zeros(len(rows.marks), np.bool_)
+    height = rows.state[:, LIMIT] - rows.state[:, int(layout.sizes[AT_THRESHOLD]) + SLOW]
+    quiet: npt.NDArray[np.bool_] = (stages(rows, layout) == Stage.LIVE) & (height <= 1.001 * layout.params[LIMIT_FLOOR])
+    return quiet
 
 
 def _mapped(rows: Pool, change: Callable[[Any], Any]) -> Pool:
