@@ -29,7 +29,12 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_workers_write_what_one_writes(recording: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.safetensors"
-    fit_files([str(recording)], model, overrides={"training.updates": 5, "model.hidden_size": 8, "learning.calibrating_rows": 20}, until="0.7")
+    fit_files(
+        [str(recording)],
+        model,
+        overrides={"training.updates": 5, "model.hidden_size": 8, "learning.calibrating_rows": 20},
+        until="0.7",
+    )
     outputs: list[list[bytes]] = []
     for workers in (1, 2):
         names = [tmp_path / f"{name}-{workers}.csv" for name in ("flags", "scores", "episodes")]
