@@ -5,7 +5,7 @@ A stream's state is one row in each of three arrays, so that an event touches fe
 | array | row |
 |---|---|
 | state (S, W) float32 | scalars, per layer h and c, the skips' regressors, the score's parts, threshold |
-| stats (S, V) float64 | of each input before normalisation: mean (I), variance (I), spread (I) |
+| stats (S, V) float64 | of each input before normalisation: mean (I), variance (I), spread (I); online least and largest value (D) |
 | marks (S, MARKS) int64 | counters, times, the open episode |
 
 Kernels read sizes and offsets from `sizes`, an int64 vector indexed by the names below, and settings from `params`, a
@@ -18,7 +18,7 @@ SPANS = (6, 12, 25, 50, 100)
 REGRESSORS = LAGS + len(SPANS)
 
 RAW, CLIPPED, BARE, HEADS = range(4)
-"""Predictions that a record is compared with: a skip on raw inputs plus LSTM, one on clipped inputs, the LSTM alone."""
+"""Predictions that a record is compared with, LSTM plus a skip: on raw inputs, on clipped inputs, on the time alone."""
 VARIABILITY, RANGE, PARTS = range(3, 6)
 """Parts of the score: the errors of the heads, then unrest, then values outside the usual."""
 RECENT_ROWS = 10  # values that the variability is of
@@ -41,7 +41,8 @@ SCORE, LIMIT, PEAK, REPORTED, SCALARS = range(5)
 (CLIP, SMOOTH_GAIN, SCALE_GAIN, SCALE_FLOOR, LEARNING_ROWS, CALIBRATING_ROWS, ADAPT, LEAST_WEIGHT, LEAST_PART_WEIGHT,
  ALARMS_PER_DAY, LEVEL, SIGMAS, MEMORY_ROWS, LIMIT_FLOOR,
  MIRROR, DEPTH_ROWS,
- MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, WEIGHT, PARAMS) = (*range(22), 21 + 5)  # fmt: skip
+ MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, EXTREME_MARGIN, WEIGHT,
+ PARAMS) = (*range(23), 22 + 5)  # fmt: skip
 
 # ---- bits of `params[ADAPT]`: what a scored record may teach; BY_STAGE leaves it to the stream's stage
 ERRORS, CALIBRATION, THRESHOLD = 1, 2, 4

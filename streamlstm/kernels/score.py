@@ -16,6 +16,7 @@ from streamlstm.kernels import episodes, thresholds
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.details import cause_of, write_detail, write_learning
 from streamlstm.kernels.episodes import NONE, UPDATED, step_episode
+from streamlstm.kernels.extremes import absorb_extremes, lifted
 from streamlstm.kernels.inputs import (
     BOUND,
     absorb_regressors,
@@ -158,6 +159,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         mark[READY] = 1 if mark[SEEN] >= params[LEARNING_ROWS] else 0
         write_learning(b, setup, records, out)
         if sizes[ONLINE] == 1:
+            absorb_extremes(x, stat, D, I)
             for d in range(D):
                 tap.target[tap.at + b, d] = _NAN
             tap.closed[0, tap.at + b] = 0
@@ -177,9 +179,13 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         settled = live or params[ADAPT] != BY_STAGE
         smooth_parts(totals, present, D, gain, mark[SCORED] == 0, mark[BEGUN] - 1, settled, smooth)
     score = combine(smooth, known, known[PARTS:], params, parts, b)
-    share_out(D, gain, score, parts, b, totals, work, w0, state[sizes[AT_SHARE] :])
     limit = state[LIMIT]
     state[SCORE] = score
+    if live and sizes[ONLINE] == 1:
+        lift = lifted(score, limit, x, stat, D, I, params)
+        parts[RANGE, b] += lift - score
+        score = lift
+    share_out(D, gain, score, parts, b, totals, work, w0, state[sizes[AT_SHARE] :])
     severity, change, flag = _NAN, NONE, 0
     if live:
         limit = thresholds.held_against(sizes[KIND], state[sizes[AT_THRESHOLD] :], score, limit, params)
@@ -260,8 +266,10 @@ def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, 
         absorb_parts(sizes, state, np.float32(max(weight, params[LEAST_PART_WEIGHT])))
     absorb_recent(D, sizes, state, params, work, w0)
     absorb_regressors(state, sizes[AT_REGRESSORS], sizes[AT_CLIPPED], D, work, w0, np.float32(params[CLIP]))
-    if sizes[ONLINE] == 1 and (quiet or not live):
-        learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))
+    if sizes[ONLINE] == 1:
+        absorb_extremes(x, stat, D, I)
+        if quiet or not live:
+            learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))
     mark[IMPUTED] += D - present
     mark[SEEN] += 1
     mark[BEGUN] += 1

@@ -89,7 +89,7 @@ def make_layout(config: Config, num_features: int, num_known: int, *, online: bo
         sizes[entry] = column
         column += width
     sizes[STATE_WIDTH] = column
-    sizes[STATS_WIDTH] = 3 * (D + K)
+    sizes[STATS_WIDTH] = 3 * (D + K) + (2 * D if online else 0)
     sizes[LDZ] = max(D + K + H, 2 * H if L > 1 else 0)
     sizes[LDR] = H + 2 * (1 + REGRESSORS * D + K + sizes[N_CALENDAR])
     sizes[WINDOW], sizes[SEGMENT] = window, config.learning.update_every if online else 0
@@ -116,4 +116,5 @@ def make_layout(config: Config, num_features: int, num_known: int, *, online: bo
     params[MIN_ROWS], params[MERGE_ROWS] = episodes.min_rows, episodes.merge_rows
     params[REFRACTORY_ROWS], params[HYSTERESIS] = episodes.refractory_rows, episodes.hysteresis
     params[ACCEPT_AFTER_ROWS] = episodes.accept_after_rows
+    params[EXTREME_MARGIN] = config.learning.extreme_margin
     return Layout(sizes, params, D, K, H, L)

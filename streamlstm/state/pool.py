@@ -148,7 +148,7 @@ class StreamPool:
         """Begins rows `slots` from the model's streams `numbers`."""
         sizes = self.layout.sizes
         state, marks = self.rows.state, self.rows.marks
-        self.rows.stats[slots] = starts.stats[numbers]
+        self.rows.stats[slots, : starts.stats.shape[1]] = starts.stats[numbers]
         state[slots, int(sizes[AT_USUAL]) : int(sizes[AT_THRESHOLD])] = starts.known[numbers]
         marks[slots, READY] = 1
         # At least one: the scale is known, the kernel need not take the model's common one.
