@@ -5,7 +5,7 @@ A stream's state is one row in each of three arrays, so that an event touches fe
 | array | row |
 |---|---|
 | state (S, W) float32 | scalars, per layer h and c, the skips' regressors, the score's parts, threshold |
-| stats (S, V) float64 | of each input before normalisation: mean (I), variance (I), spread (I); online least and largest value (D) |
+| stats (S, V) float64 | of inputs before normalisation: mean, variance, spread (I each); online least and largest (D each) |
 | marks (S, MARKS) int64 | counters, times, the open episode |
 
 Kernels read sizes and offsets from `sizes`, an int64 vector indexed by the names below, and settings from `params`, a

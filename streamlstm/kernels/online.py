@@ -30,7 +30,8 @@ _ZERO = np.int64(0)
 
 class Learner(NamedTuple):
     """All that learns: counters int64; theta, its Adam moments and gradient; the LSTM's unit `scale` (3 D) in deviations;
-    moments of both skips on values, raw and clipped (2, P, ..), and weights of all three (3, P, D); the tap's arrays; scratch of a tile of windows."""
+    moments of raw and of clipped regressors (2, P, ..), weights of the skips (3, P, D); the tap's arrays; scratch of a
+    tile of windows."""
 
     counters: Int64
     theta: Float32

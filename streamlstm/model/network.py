@@ -55,7 +55,7 @@ class Network:
 
     def packed(self) -> Float32:
         """All weights in the order in which kernels read them (flat)."""
-        _, D, P = self.skip.shape
+        D = self.skip.shape[1]
         inputs = self.layers[0][0].shape[1]
         matrices = [(np.concatenate([self.readout_bias[:, None], self.readout], axis=1), padded(len(self.readout)), 0)]
         for head, skip in enumerate(self.skip):
