@@ -86,6 +86,13 @@ def test_within_the_margin_or_without_the_rule_it_is_none() -> None:
     assert not scored(x, calibrating_rows=180).flag.any()  # not before the stream is live
 
 
+def test_a_peek_knows_the_rule() -> None:
+    detector = Detector(SETTINGS, features=("value",))
+    detector.process_batch(["s"] * 150, None, noise(150))
+    peeked = detector.peek("s", NO_TIME, [3.0])
+    assert peeked.score == detector.process("s", NO_TIME, [3.0]).score > 1000
+
+
 def test_an_extreme_becomes_known_and_a_wild_one_does_not_blind() -> None:
     x = noise(400)
     x[150], x[250], x[350] = 1e30, 1.5, 4.0

@@ -1,8 +1,9 @@
 """The rule of the value never seen: a record outside all that its stream has shown is an alarm by itself.
 
-Online only. How far outside is measured in the range that the feature has shown, as root mean square over the features
-present, so that of D features one must lie sqrt(D) times as far out; beyond `learning.extreme_margin` it is an alarm.
-It lifts the score in proportion, to the threshold times distance over margin, and the part of the usual range with it.
+Only of streams that are learned online: others have no columns for it. How far outside is measured in the range that the
+feature has shown, as root mean square over the features present, so that of D features one must lie sqrt(D) times as far
+out; beyond `learning.extreme_margin` it is an alarm. It lifts the score in proportion, to the threshold times distance
+over margin, and the part of the usual range with it.
 
 A model sees a step of one record, whose effect on a smoothed score depends on what it predicted; this rule sees the
 value itself, at once. On NAB's files, learned online, it is worth 17 points of 100.
@@ -11,7 +12,7 @@ value itself, at once. On NAB's files, learned online, it is worth 17 points of 
 import numpy as np
 
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.layout import EXTREME_MARGIN
+from streamlstm.kernels.layout import EXTREME_MARGIN, N_FEATURES, N_KNOWN, STATS_WIDTH
 
 _FARTHEST = 1000.0  # ranges
 _ABSURD = 1e100  # beyond it a difference overflows when squared
@@ -33,9 +34,10 @@ def distance_outside(x, stat, D, I):
 
 
 @jit(inline=True)
-def lifted(score, limit, x, stat, D, I, params):
+def lifted(score, limit, x, stat, sizes, params):
     """The score float32, or as many times the limit as x lies margins outside the values shown, if that is an alarm."""
-    if params[EXTREME_MARGIN] > 0.0:
+    D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
+    if sizes[STATS_WIDTH] > 3 * I and params[EXTREME_MARGIN] > 0.0:
         margins = np.float32(distance_outside(x, stat, D, I) / params[EXTREME_MARGIN])
         if margins > np.float32(1):
             return max(score, margins * limit)

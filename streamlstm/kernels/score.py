@@ -181,8 +181,8 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     score = combine(smooth, known, known[PARTS:], params, parts, b)
     limit = state[LIMIT]
     state[SCORE] = score
-    if live and sizes[ONLINE] == 1:
-        lift = lifted(score, limit, x, stat, D, I, params)
+    if live:
+        lift = lifted(score, limit, x, stat, sizes, params)
         parts[RANGE, b] += lift - score
         score = lift
     share_out(D, gain, score, parts, b, totals, work, w0, state[sizes[AT_SHARE] :])

@@ -162,7 +162,7 @@ def fit_skips(series: list[_Regression], C: int, penalty: float) -> Float64:
     """
     P, D = series[0].regressors.shape[1] // 2, series[0].target.shape[1]
     weights = np.zeros((HEADS, P, D))
-    for cut in (CLIPPED, RAW):
+    for cut in (CLIPPED, RAW):  # the last moments are used again, for the time alone
         gram, cross, used = np.zeros((P, P)), np.zeros((P, D)), 0
         for s in series:
             used = add_moments(s.regressors[:, cut * P : (cut + 1) * P], s.target, gram, cross, used)
