@@ -31,7 +31,6 @@ from bench.quality_product import (
     configuration,
     count_alarms,
     judge,
-    known,
     nab_scores,
 )
 from bench.quality_summary import by_method, differences, nab_rows, normal_rows
@@ -138,12 +137,11 @@ def run(plan: Plan, promised: float | None) -> dict[str, Any]:
 
 
 def _jobs(paths: Iterable[Path], plan: Plan, methods: Mapping[str, Overrides]) -> list[Job]:
-    """Every stream under every method whose keys the configuration has; only the variants with an LSTM for each seed."""
+    """Every stream under every method; only the variants with an LSTM for each seed."""
     return [
         Job(path, method, {**plan.overrides, **changed}, seed)
         for path in paths
         for method, changed in methods.items()
-        if known(changed)
         for seed in (plan.seeds if method in (LSTM, BOTH) else plan.seeds[:1])
     ]
 

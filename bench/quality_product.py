@@ -61,12 +61,6 @@ class Judged:
     flagged: int | None = None
 
 
-def known(overrides: Overrides) -> bool:
-    """Whether the configuration has all these keys."""
-    sections = (key.split(".") for key in overrides)
-    return all(key in Config.model_fields[section].annotation.model_fields for section, key in sections)  # type: ignore[union-attr]
-
-
 def configuration(overrides: Overrides, seed: int, preset: str = "default") -> Config:
     """A preset, whatever the environment says, but for `overrides`."""
     return load(preset, overrides={"training.seed": seed, **overrides}, environ={})

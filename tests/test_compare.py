@@ -54,6 +54,8 @@ def scored(keys: list[str], row: list[int], score: list[float], *, flag: list[bo
         high=detail + 0.1,
         attribution=np.full((B, 2), 0.5),
         detailed=np.ones(B, np.bool_),
+        parts=np.zeros((B, 5), np.float32),
+        cause=np.zeros(B, np.uint16),
     )
 
 

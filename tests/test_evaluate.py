@@ -46,6 +46,8 @@ def scored(keys, time=None, score=None, flag=None, live=None):
         high=flat,
         attribution=np.ones((n, 1), np.float32),
         detailed=np.ones(n, bool),
+        parts=np.zeros((n, 5), np.float32),
+        cause=np.zeros(n, np.uint16),
     )
 
 

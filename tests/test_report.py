@@ -41,6 +41,8 @@ def scored(stream, time, value, score, keys, detailed=None, attribution=None):
         high=value + 0.5,
         attribution=np.full((n, features), 1 / features, np.float32) if attribution is None else attribution,
         detailed=np.ones(n, bool) if detailed is None else detailed,
+        parts=np.zeros((n, 5), np.float32),
+        cause=np.zeros(n, np.uint16),
     )
 
 

@@ -23,7 +23,7 @@ from streamlstm.sinks.flagged import Flagged, keyed_rows
 from streamlstm.sinks.rendering import csv_header, csv_lines, json_lines
 from streamlstm.sinks.schemas import episodes_schema, flags_schema, scores_schema
 from streamlstm.sinks.tables import episodes_table, flags_table, scores_table
-from streamlstm.types import NO_TIME, Change, DeadLetter, Episode, ScoredBatch, Stage
+from streamlstm.types import CAUSE_KIND, NO_TIME, Cause, Change, DeadLetter, Episode, ScoredBatch, Stage
 
 START = 1_392_388_200_000_000_000  # 2014-02-14T14:30:00Z
 SECOND = 1_000_000_000
@@ -62,6 +62,8 @@ def scored(rows: int, flags: tuple[int, ...] = (), features: tuple[str, ...] = (
         high=expected + 1,
         attribution=share / share.sum(axis=1, keepdims=True),
         detailed=np.ones(rows, bool),
+        parts=np.zeros((rows, 5), np.float32),
+        cause=np.zeros(rows, np.uint16),
     )
 
 
@@ -98,8 +100,10 @@ def test_flags_table_holds_flagged_rows_and_their_cause() -> None:
     batch.attribution[:] = (0.871, 0.129)
     batch.attribution[3] = (0.2, 0.8)
     batch.attribution[5] = np.nan
-    batch.value[:] = batch.expected + 1
-    batch.value[3] = batch.expected[3] - 1
+    batch.cause[1] = Cause.STEP * CAUSE_KIND
+    batch.cause[3] = Cause.DRIFT * CAUSE_KIND + 2 + 1
+    batch.cause[4] = Cause.MISSING * CAUSE_KIND
+    batch.cause[5] = Cause.SILENT * CAUSE_KIND
     batch.value[4, 0] = np.nan
     table = flags_table(batch, **ORIGIN)
     assert table.schema == flags_schema(batch.features)
@@ -107,10 +111,10 @@ def test_flags_table_holds_flagged_rows_and_their_cause() -> None:
     assert columns["id"] == ["a.csv/11", "a.csv/13", "a.csv/14", "a.csv/15"]
     assert columns["key"] == ["b,c", "a", "b,c", 'd"e']
     assert columns["cause"] == [
-        "temperature above expected (87 %)",
-        "load below expected (80 %)",
-        "temperature missing",
-        "temperature above expected (0 %)",
+        "temperature: unexpected step, above expected (87 %)",
+        "load: slow drift, below expected (80 %)",
+        "temperature: missing (87 %)",
+        "was silent",
     ]
     assert columns["value.temperature"][2] is None
     assert columns["value.load"][0] == batch.value[1, 1]

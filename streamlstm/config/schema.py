@@ -90,7 +90,7 @@ class Learning(Section):
     window: Annotated[int, Field(ge=16, le=1024)] = 16
     rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     learning_rows: Rows = 100
-    calibrating_rows: Rows = 200
+    calibrating_rows: Rows = 300
     extreme_margin: Annotated[float, Field(ge=0, le=100)] = 0.05  # of the range shown so far; 0: no such rule
 
 
@@ -133,10 +133,10 @@ class Episodes(Section):
     """From anomalous records to alarms; everything is counted in records of the stream."""
 
     min_rows: Rows = 1
-    merge_rows: Annotated[int, Field(ge=0)] = 30
+    merge_rows: Annotated[int, Field(ge=0)] = 40
     refractory_rows: Annotated[int, Field(ge=0)] = 0
     hysteresis: Annotated[float, Field(gt=0, le=1)] = 0.8
-    accept_after_rows: Rows = 125
+    accept_after_rows: Rows = 130
 
 
 class Runtime(Section):

@@ -176,7 +176,7 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     totals[RANGE] = range_part(D, sizes, state, work, w0)
     smooth, known = state[sizes[AT_SMOOTH] :], state[sizes[AT_PARTS] :]
     if present > 0:
-        settled = live or params[ADAPT] != BY_STAGE
+        settled = calibrated or params[ADAPT] != BY_STAGE
         smooth_parts(totals, present, D, gain, mark[SCORED] == 0, mark[BEGUN] - 1, settled, smooth)
     score = combine(smooth, known, known[PARTS:], params, parts, b)
     limit = state[LIMIT]

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 """Version of the flags' columns; it rises when one changes its name or meaning."""
 
 TIME = pa.timestamp("ns", tz="UTC")
@@ -23,6 +23,9 @@ _SCORES = [
 ]
 
 
+_PARTS = [pa.field(f"part.{name}", pa.float32()) for name in ("raw", "clipped", "none", "variability", "range")]
+
+
 def _detail(feature: str) -> list[pa.Field]:
     wide = [pa.field(f"{name}.{feature}", pa.float64()) for name in ("expected", "low", "high")]
     return [*wide, pa.field(f"attribution.{feature}", pa.float64())]
@@ -31,7 +34,9 @@ def _detail(feature: str) -> list[pa.Field]:
 @lru_cache(maxsize=64)
 def scores_schema(features: tuple[str, ...], *, detail: bool) -> pa.Schema:
     """Columns of `scores_table`."""
-    return pa.schema([*_SCORES, *(field for name in features if detail for field in _detail(name))])
+    return pa.schema(
+        [*_SCORES, *([*(field for name in features for field in _detail(name)), *_PARTS] if detail else [])]
+    )
 
 
 @lru_cache(maxsize=64)

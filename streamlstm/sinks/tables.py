@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from streamlstm.errors import UsageError
 from streamlstm.sinks.schemas import KEY, SCHEMA_VERSION, TIME, episodes_schema, flags_schema, scores_schema
-from streamlstm.types import NO_TIME, Episode, Float64, Int64, ScoredBatch, Stage, cause_text
+from streamlstm.types import CAUSE_KIND, NO_TIME, Cause, Episode, Float64, Int64, ScoredBatch, Stage, cause_text
 
 Floats = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.intp] | slice
@@ -34,6 +34,7 @@ def scores_table(batch: ScoredBatch, *, detail: bool) -> pa.RecordBatch:
                 "score with detail for every record, or write the scores without"
             )
         columns += _cut(_side_by_side(_ALL, *_details(batch)))
+        columns += [_floats(batch.parts[:, part]) for part in range(batch.parts.shape[1])]
     return pa.RecordBatch.from_arrays(columns, schema=scores_schema(batch.features, detail=detail))
 
 
@@ -133,4 +134,5 @@ def cause_texts(batch: ScoredBatch, rows: npt.NDArray[np.intp]) -> list[str]:
 
 @lru_cache(maxsize=10_000)
 def _cause(features: tuple[str, ...], code: int, percent: int) -> str:
-    return cause_text(code, features) + (f" ({percent} %)" if len(features) > 1 else "")
+    shared = len(features) > 1 and code // CAUSE_KIND != Cause.SILENT
+    return cause_text(code, features) + (f" ({percent} %)" if shared else "")
