@@ -258,7 +258,8 @@ def test_overrides_and_dicts_name_themselves() -> None:
 def test_missing_file_names_path_and_presets(write: Write) -> None:
     write("other.yaml", "")
     assert message("gone.yaml") == (
-        "gone.yaml: no such file or preset; did you mean 'online'? the presets are: default, kafka, multivariate, online, univariate"
+        "gone.yaml: no such file or preset; did you mean 'online'? "
+        "the presets are: default, kafka, multivariate, online, univariate"
     )
     assert "did you mean 'multivariate'?" in message("multivariat")
     assert message(".").startswith(".: cannot be read: ")
