@@ -150,7 +150,7 @@ class Stream:
             return None
         spread = np.sqrt(self.variability[1])
         unit = np.maximum(spread, 0.1)
-        fixed = np.maximum(spread / unit, 1e-3)
+        fixed = np.maximum(spread / unit, 0.05)
         away = np.abs(np.std(self.past, axis=0) - self.variability[0]) / unit
         u = away / np.sqrt(fixed * np.maximum(self.unrest, fixed))
         self.unrest += self.scale_gain * (away - self.unrest)

@@ -212,7 +212,9 @@ class TestTheWayOfAUser:
         )
         assert plain.status == detailed.status == 0
         wide, narrow = read("d.csv"), read("s.csv")
-        assert wide.column_names[8:] == ["expected.value", "low.value", "high.value", "attribution.value"]
+        parts = [f"part.{name}" for name in ("raw", "clipped", "none", "variability", "range")]
+        assert wide.column_names[8:] == ["expected.value", "low.value", "high.value", "attribution.value", *parts]
+        assert sum(wide[name].to_numpy() for name in parts) == pytest.approx(wide["score"].to_numpy(), abs=1e-5)
         assert wide.select(narrow.column_names) == narrow
         low, expected, high = (wide[f"{name}.value"].to_numpy() for name in ("low", "expected", "high"))
         assert (low <= expected).all()
@@ -889,5 +891,5 @@ class TestCost:
             counts[rows], (flags, scores) = self.replayed(path, rows, Path("m.safetensors"), always)
             assert scores.rows == total
             assert len(scores.batches) == self.BLOCKS
-            assert flags.rows == (total - 1 if always else 0)
+            assert flags.rows == (total - 2 if always else 0)
         assert counts[1000] == counts[100_000] > 100

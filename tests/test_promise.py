@@ -39,6 +39,7 @@ SETTINGS = {
     "model": {"hidden_size": 8},
     "training": {"updates": 60},
     "learning": {"update_every": 16, "learning_rows": 20, "calibrating_rows": 20},
+    "threshold": {"kind": "quantile"},
     "episodes": {"merge_rows": 2, "accept_after_rows": 12},
 }
 

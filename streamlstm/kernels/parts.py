@@ -26,7 +26,10 @@ WORK_Z, WORK_PRESENT, WORK_ERROR, WORK_SIZE, WORK = 0, 1, 2, 2 + HEADS, 2 + HEAD
 # VUS-PR on MSL, none costs .003. Before a stream is live it would also blow up the calibration that is being learned.
 _WILD, _WILD_EARLY = np.float32(1000), np.float32(10)
 _LEAST_SPREAD, _UNREST_FLOOR = np.float32(0.05), np.float32(0.1)
-_TENTH, _SMALL = np.float32(1 / RECENT_ROWS), np.float32(1e-3)
+_TENTH, _STILL = (
+    np.float32(1 / RECENT_ROWS),
+    np.float32(0.05),
+)  # the least usual unrest: a constant's first wiggle is no alarm
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
@@ -92,7 +95,7 @@ def variability_part(D, sizes, state, begun, gain, work, w0):
             square += difference * difference
         spread = np.sqrt(variance[d])
         unit = max(spread, _UNREST_FLOOR)
-        fixed = max(spread / unit, _SMALL)
+        fixed = max(spread / unit, _STILL)
         away = abs(np.sqrt(square * _TENTH) - mean[d]) / unit
         u[d] = away / np.sqrt(fixed * max(unrest[d], fixed))
         unrest[d] += gain * (away - unrest[d])

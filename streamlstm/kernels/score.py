@@ -260,9 +260,9 @@ def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, 
         sane = work[w0 + WORK * D + RAW] < _SANE * _SANE * np.float32(present)
         absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, quiet and sane)
     weight = 1.0 / (mark[SCORED] + 1.0)
-    if adapt & ERRORS:
+    if present > 0 and adapt & ERRORS:
         absorb_errors(D, sizes, state, mark, np.float32(max(weight, params[LEAST_WEIGHT])), params, work, w0)
-    if adapt & CALIBRATION:
+    if present > 0 and adapt & CALIBRATION:
         absorb_parts(sizes, state, np.float32(max(weight, params[LEAST_PART_WEIGHT])))
     absorb_recent(D, sizes, state, params, work, w0)
     absorb_regressors(state, sizes[AT_REGRESSORS], sizes[AT_CLIPPED], D, work, w0, np.float32(params[CLIP]))
