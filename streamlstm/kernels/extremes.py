@@ -6,7 +6,7 @@ out; beyond `learning.extreme_margin` it is an alarm. It lifts the score in prop
 over margin, and the part of the usual range with it.
 
 A model sees a step of one record, whose effect on a smoothed score depends on what it predicted; this rule sees the
-value itself, at once. On NAB's files, learned online, it is worth 17 points of 100.
+value itself, at once. On NAB's files, learned online by the preset `online`, it is worth 25 points of 100.
 """
 
 import numpy as np
