@@ -35,11 +35,12 @@ def window_loss(layers, V, bias, x, target, hs, cs, huber, scale):
     return loss * scale
 
 
-def ridge(A, Y, penalty):
-    """Weights (P, D) of Y on A (N, P), the first column of A constant and not penalised."""
+def ridge(A, Y, penalty, intercept=True):
+    """Weights (P, D) of Y on A (N, P); with `intercept` the first column of A is constant and not penalised."""
     P = A.shape[1]
     R = penalty * np.eye(P)
-    R[0, 0] = 0
+    if intercept:
+        R[0, 0] = 0
     return np.linalg.lstsq(A.T @ A + R, A.T @ Y, rcond=None)[0]
 
 
@@ -82,8 +83,8 @@ def exceeded_by(scores, share):
 class Stream:
     """One stream under frozen weights of which everything is known: expected value and score, record by record.
 
-    skips (2, P, D), raw and clipped; V (H, 3 D); mean and spread (I); usual (3, D); variability and ranges (2, D), mean and
-    variance, low and high; parts (2, 5), mean and variance of the parts.
+    skips (3, P, D), raw, clipped, time alone; V (H, 3 D); mean and spread (I); usual (3, D); variability and ranges
+    (2, D), mean and variance, low and high; parts (2, 5), mean and variance of the parts.
     """
 
     def __init__(
@@ -113,11 +114,13 @@ class Stream:
         known = np.clip(np.nan_to_num(z[D:]), -self.clip, self.clip)
         h = network_step(np.concatenate([self.clipped.rows[0], known])[None], self.hs, self.cs, self.layers)[0]
         own = np.split(h @ self.V + self.V_bias, 3)
-        known = np.concatenate([known, calendar(time, self.first, self.last)])
+        turns = calendar(time, self.first, self.last)
+        known = np.concatenate([known, turns])
         self.first = time if self.first is None else self.first
         self.last = time
         for head, regressors in enumerate((self.regressors, self.clipped)):
             own[head] = own[head] + np.concatenate([[1.0], regressors.vector(), known]) @ self.skips[head]
+        own[2] = own[2] + turns @ self.skips[2][-len(turns) :]
         predicted = np.clip(own, -200, 200)
         missing = np.isnan(z[:D])
         z = np.where(missing, predicted[0], z[:D])

@@ -64,10 +64,11 @@ def test_every_preset_loads_by_name_and_by_path(path: Path) -> None:
 
 
 def test_presets_differ_where_they_say() -> None:
-    assert presets() == ["default", "kafka", "multivariate", "univariate"]
+    assert presets() == ["default", "kafka", "multivariate", "online", "univariate"]
     assert load("default", environ={}) == load(None, environ={}) == Config()
     assert load("univariate", environ={}).model.hidden_size < Config().model.hidden_size
     assert load("multivariate", environ={}).score.span is None
+    assert load("online", environ={}).threshold.kind == "fixed"
     assert load("kafka", environ={}).outputs.flags == "kafka:streamlstm-flags"
 
 
@@ -257,7 +258,8 @@ def test_overrides_and_dicts_name_themselves() -> None:
 def test_missing_file_names_path_and_presets(write: Write) -> None:
     write("other.yaml", "")
     assert message("gone.yaml") == (
-        "gone.yaml: no such file or preset; the presets are: default, kafka, multivariate, univariate"
+        "gone.yaml: no such file or preset; did you mean 'online'? "
+        "the presets are: default, kafka, multivariate, online, univariate"
     )
     assert "did you mean 'multivariate'?" in message("multivariat")
     assert message(".").startswith(".: cannot be read: ")

@@ -386,8 +386,9 @@ def model_by_hand(features: int, exogenous: int, layers: int, hidden: int, seed:
         shapes = ((4 * hidden, wide), (4 * hidden, hidden), (4 * hidden,))
         cells.append(tuple(rng.normal(0, 0.4, shape).astype(np.float32) for shape in shapes))
         wide = hidden
-    skip = rng.normal(0, 0.05, (2, features, 1 + 8 * features + exogenous + CALENDAR)).astype(np.float32)
-    skip[:, :, 1 : 1 + features] += np.float32(0.6) * np.eye(features, dtype=np.float32)
+    values = rng.normal(0, 0.05, (2, features, 1 + 8 * features + exogenous + CALENDAR)).astype(np.float32)
+    skip = np.concatenate([values, values[:1]])
+    skip[:2, :, 1 : 1 + features] += np.float32(0.6) * np.eye(features, dtype=np.float32)
     readout = rng.normal(0, 0.4, (3 * features, hidden)).astype(np.float32)
     network = Network(tuple(cells), readout, rng.normal(0, 0.1, 3 * features).astype(np.float32), skip)
     spread = rng.uniform(0.5, 3, features + exogenous)

@@ -126,7 +126,7 @@ def test_weights_are_packed_alike_by_training_and_by_a_network() -> None:
         readout[:hidden, :targets] = rng.normal(size=(hidden, targets))
         readout[padded, :targets] = rng.normal(size=targets)
         scale = rng.uniform(1, 2, targets).astype(np.float32)
-        skip = rng.normal(size=(2, shape.num_regressors, features))
+        skip = rng.normal(size=(3, shape.num_regressors, features))
         network = theta_network(theta, scale, skip, wide, hidden, padded, layers, shape.num_outputs)
         expected = network.packed()
         actual = np.zeros_like(expected)
@@ -165,10 +165,11 @@ def test_ridge_is_the_naive_one() -> None:
         gram, cross, actual = np.zeros((P, P)), np.zeros((P, D)), np.zeros((P, D))
         used = add_moments(A[: rows // 2], Y[: rows // 2], gram, cross, 0)
         assert add_moments(A[rows // 2 :], Y[rows // 2 :], gram, cross, used) == rows - 1
-        solve_ridge(gram, cross, penalty, np.zeros((P, P)), actual)
         whole = ~np.isnan(Y).any(axis=1)
-        expected = naive.ridge(A[whole].astype(float), Y[whole].astype(float), penalty)
-        assert np.abs(actual - expected).max() < 1e-6 * max(1, np.abs(expected).max())
+        for intercept in (True, False):
+            solve_ridge(gram, cross, penalty, intercept, np.zeros((P, P)), actual)
+            expected = naive.ridge(A[whole].astype(float), Y[whole].astype(float), penalty, intercept)
+            assert np.abs(actual - expected).max() < 1e-6 * max(1, np.abs(expected).max())
 
 
 def test_every_record_lies_in_one_lane() -> None:
@@ -334,7 +335,7 @@ def test_files_that_are_no_models(tmp_path: Path, model: Model) -> None:
     with pytest.raises(ModelError, match="it is a snapshot"):
         load_model(path)
     ours = {"streamlstm": "model", "format": "99", "description": "{}"}
-    for metadata, words in ((ours, "format 99"), (ours | {"format": "1"}, "damaged")):
+    for metadata, words in ((ours, "format 99"), (ours | {"format": "2"}, "damaged")):
         path.write_bytes(safetensors.numpy.save({"weight": np.zeros(3, np.float32)}, metadata))
         with pytest.raises(ModelError, match=words):
             load_model(path)

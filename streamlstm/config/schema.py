@@ -93,6 +93,7 @@ class Learning(Section):
     rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     learning_rows: Rows = 100
     calibrating_rows: Rows = 300
+    extreme_margin: Annotated[float, Field(ge=0, le=100)] = 0.05  # of the range shown so far; 0: no such rule
 
 
 class Score(Section):

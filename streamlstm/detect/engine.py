@@ -124,7 +124,7 @@ def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:
     n = int(theta_size(I, Hp, L, O))
     theta = network_theta(network, I, Hp, L, O) if network else initial_theta(I, H, Hp, L, O, seed)
     targets = HEADS * D
-    skip = np.zeros((2, P, D))
+    skip = np.zeros((HEADS, P, D))
     counters = np.zeros(COUNTERS, np.int64)
     if network:
         skip[:] = network.skip.transpose(0, 2, 1)

@@ -57,21 +57,25 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):
     for j in range(count * O):
         scratch[p0 + j] = scratch[n0 + j]
     P, raw = (ldr - H) // 2, w0 + (1 + H) * O
-    wide, first_cut, cut_wide = skip_lanes(sizes[N_FEATURES])
+    D, C = sizes[N_FEATURES], sizes[N_CALENDAR]
+    (_, wide), (cut, cut_wide), (bare, bare_wide) = skip_lanes(D, RAW), skip_lanes(D, CLIPPED), skip_lanes(D, BARE)
     multiply(scratch, r0 + H, ldr, _ONE, count, P, weights, raw, wide, wide,
              scratch, p0, O, scratch, p0, O)  # fmt: skip
     multiply(scratch, r0 + H + P, ldr, _ONE, count, P, weights, raw + P * wide, cut_wide, cut_wide,
-             scratch, p0 + first_cut, O, scratch, p0 + first_cut, O)  # fmt: skip
+             scratch, p0 + cut, O, scratch, p0 + cut, O)  # fmt: skip
+    if C > 0:
+        multiply(scratch, r0 + H + 2 * P - C, ldr, _ONE, count, C, weights, raw + P * (wide + cut_wide), bare_wide,
+                 bare_wide, scratch, p0 + bare, O, scratch, p0 + bare, O)  # fmt: skip
 
 
 @jit(inline=True)
-def skip_lanes(D):
-    """Columns of the outputs that the skips write: width of the raw one's (from 0), first and width of the clipped one's.
+def skip_lanes(D, head):
+    """First column of the outputs that the head's skip writes, and how many.
 
-    Whole vectors around columns 0 .. D and D .. 2 D; the weights of the columns between are zero.
+    Whole vectors around columns head * D .. (head + 1) * D; the weights of the others among them are zero.
     """
-    first = D // LANES * LANES
-    return (D + LANES - 1) // LANES * LANES, first, (2 * D + LANES - 1) // LANES * LANES - first
+    first = head * D // LANES * LANES
+    return first, ((head + 1) * D + LANES - 1) // LANES * LANES - first
 
 
 @jit

@@ -5,7 +5,7 @@ A stream's state is one row in each of three arrays, so that an event touches fe
 | array | row |
 |---|---|
 | state (S, W) float32 | scalars, per layer h and c, the skips' regressors, the score's parts, threshold |
-| stats (S, V) float64 | of each input before normalisation: mean (I), variance (I), spread (I); the last value (D) for rules |
+| stats (S, V) float64 | of inputs: mean, variance, spread (I each); online least, largest (D each); for rules the last (D) |
 | marks (S, MARKS) int64 | counters, times, the open episode |
 
 Kernels read sizes and offsets from `sizes`, an int64 vector indexed by the names below, and settings from `params`, a
@@ -18,7 +18,7 @@ SPANS = (6, 12, 25, 50, 100)
 REGRESSORS = LAGS + len(SPANS)
 
 RAW, CLIPPED, BARE, HEADS = range(4)
-"""Predictions that a record is compared with: a skip on raw inputs plus LSTM, one on clipped inputs, the LSTM alone."""
+"""Predictions that a record is compared with, LSTM plus a skip: on raw inputs, on clipped inputs, on the time alone."""
 VARIABILITY, RANGE, PARTS = range(3, 6)
 """Parts of the score: the errors of the heads, then unrest, then values outside the usual."""
 RECENT_ROWS = 10  # values that the variability is of
@@ -42,7 +42,7 @@ SCORE, LIMIT, PEAK, REPORTED, SCALARS = range(5)
  ALARMS_PER_DAY, LEVEL, SIGMAS, MEMORY_ROWS, LIMIT_FLOOR,
  MIRROR, DEPTH_ROWS,
  MIN_ROWS, MERGE_ROWS, REFRACTORY_ROWS, HYSTERESIS, ACCEPT_AFTER_ROWS, SILENT_NS, RESET_NS,
- WEIGHT, PARAMS) = (*range(24), 23 + 5)  # fmt: skip
+ EXTREME_MARGIN, WEIGHT, PARAMS) = (*range(25), 24 + 5)  # fmt: skip
 RULE_LIMITS = 5
 """Limits of the rules behind the entries above, D values each; see `rules`."""
 

@@ -30,7 +30,8 @@ _ZERO = np.int64(0)
 
 class Learner(NamedTuple):
     """All that learns: counters int64; theta, its Adam moments and gradient; the LSTM's unit `scale` (3 D) in deviations;
-    moments and weights of both skips, raw and clipped (2, P, ..); the tap's arrays; scratch of a tile of windows."""
+    moments of raw and of clipped regressors (2, P, ..), weights of the skips (3, P, D); the tap's arrays; scratch of a
+    tile of windows."""
 
     counters: Int64
     theta: Float32
@@ -86,7 +87,11 @@ def learn_segment(setup, learner, work, rate):
         scale_moments(gram, cross, fade)
         used = add_moments(learner.regressors[:, cut * P : (cut + 1) * P], learner.target, gram, cross, counters[ROWS])
         if used > 0:
-            solve_ridge(gram, cross, _PENALTY, learner.factor, learner.skip[cut])
+            solve_ridge(gram, cross, _PENALTY, True, learner.factor, learner.skip[cut])
+    if used > 0:
+        known = P - setup.sizes[N_CALENDAR]
+        gram, cross = learner.gram[RAW, known:, known:], learner.cross[RAW, known:]
+        solve_ridge(gram, cross, _PENALTY, False, learner.factor, learner.skip[BARE, known:])
     counters[ROWS] = used
     counters[UPDATES] += 1
     if counters[UPDATES] >= _FIRST_STEP:
@@ -178,8 +183,9 @@ def write_weights(sizes, theta, scale, skip, out_weights):
             out_weights[at + (1 + u) * O + j] = theta[w0 + u * O + j] * scale[j]
     at += (1 + H) * O
     P = skip.shape[1]
-    wide, first, cut_wide = skip_lanes(D)
-    for p in range(P):
-        for d in range(D):
-            out_weights[at + p * wide + d] = skip[0, p, d]
-            out_weights[at + P * wide + p * cut_wide + D - first + d] = skip[1, p, d]
+    for head in range(HEADS):
+        column, wide = skip_lanes(D, head)
+        for p in range(P - sizes[N_CALENDAR] if head == BARE else 0, P):
+            for d in range(D):
+                out_weights[at + head * D - column + d] = skip[head, p, d]
+            at += wide

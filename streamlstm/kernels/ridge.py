@@ -2,7 +2,7 @@
 
 | letter | size |
 |---|---|
-| P | regressors, the first is the constant 1 |
+| P | regressors |
 | D | targets |
 """
 
@@ -47,17 +47,18 @@ def scale_moments(gram, cross, factor):
 
 
 @jit
-def solve_ridge(gram, cross, penalty, factor, out):
+def solve_ridge(gram, cross, penalty, intercept, factor, out):
     """Writes the weights out (P, D) float64 that minimise squared error + penalty |w|^2; factor (P, P) is scratch.
 
-    Cholesky's factorisation of gram + penalty (constant's entry aside), which is positive definite for penalty > 0.
+    With `intercept` the first regressor is a constant, and its weight is not penalised. Cholesky's factorisation of
+    gram + penalty, which is positive definite for penalty > 0.
     """
     P, D = cross.shape
     for p in range(P):
         for q in range(p + 1):
             total = gram[p, q]
             if p == q:
-                total += penalty if p > 0 else 1e-9
+                total += 1e-9 if intercept and p == 0 else penalty
             for k in range(q):
                 total -= factor[p, k] * factor[q, k]
             factor[p, q] = np.sqrt(max(total, 1e-12)) if p == q else total / factor[q, q]

@@ -16,6 +16,7 @@ from streamlstm.kernels import episodes, thresholds
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.details import cause_of, write_alarm, write_detail, write_unscored
 from streamlstm.kernels.episodes import NONE, step_episode, teaching
+from streamlstm.kernels.extremes import absorb_extremes, lifted
 from streamlstm.kernels.inputs import (
     BOUND,
     absorb_regressors,
@@ -158,9 +159,13 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
         settled = mark[SCORED] >= params[CALIBRATING_ROWS] or params[ADAPT] != BY_STAGE
         smooth_parts(totals, present, D, gain, mark[SCORED] == 0, mark[BEGUN] - 1, settled, smooth)
     score = combine(smooth, known, known[PARTS:], params, parts, b)
-    share_out(D, gain, score, parts, b, totals, work, w0, state[sizes[AT_SHARE] :])
     limit = state[LIMIT]
     state[SCORE] = score
+    if live:
+        lift = lifted(score, limit, x, stat, sizes, params)
+        parts[RANGE, b] += lift - score
+        score = lift
+    share_out(D, gain, score, parts, b, totals, work, w0, state[sizes[AT_SHARE] :])
     severity = _NAN
     if live:
         limit = thresholds.held_against(sizes[KIND], state[sizes[AT_THRESHOLD] :], score, limit, params)
@@ -198,7 +203,10 @@ def learn_row(b, s, setup, pool, records, tap, out, broken):
     change = step_episode(mark, state, _NAN, broken, records.time[b], records.source, records.row[b], params)
     flag = 1 if mark[OPEN] == 1 and broken != 0 else 0
     if teaching(mark, params):
-        learn_inputs(records.x[b], pool.stats[s], sizes[N_FEATURES] + sizes[N_KNOWN], 1.0 / (mark[BEGUN] + 1.0))
+        D, I, x, stat = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN], records.x[b], pool.stats[s]
+        learn_inputs(x, stat, I, 1.0 / (mark[BEGUN] + 1.0))
+        if sizes[ONLINE] == 1:
+            absorb_extremes(x, stat, D, I)
         mark[BEGUN] += 1
     mark[SEEN] += 1
     if mark[BEGUN] >= params[LEARNING_ROWS]:
@@ -275,8 +283,10 @@ def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, 
         absorb_parts(sizes, state, np.float32(max(weight, params[LEAST_PART_WEIGHT])))
     absorb_recent(D, sizes, state, params, work, w0)
     absorb_regressors(state, sizes[AT_REGRESSORS], sizes[AT_CLIPPED], D, work, w0, np.float32(params[CLIP]))
-    if sizes[ONLINE] == 1 and quiet:
-        learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))
+    if sizes[ONLINE] == 1:
+        absorb_extremes(x, stat, D, I)
+        if quiet:
+            learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))
     mark[IMPUTED] += D - present
     mark[SEEN] += 1
     mark[BEGUN] += 1

@@ -16,8 +16,10 @@ from streamlstm.kernels.layout import (
     AT_RANGE,
     AT_THRESHOLD,
     AT_USUAL,
+    BARE,
     CALIBRATING_ROWS,
     CALIBRATION,
+    CLIPPED,
     ERRORS,
     HEADS,
     KIND,
@@ -25,6 +27,7 @@ from streamlstm.kernels.layout import (
     LEAST_PART_WEIGHT,
     LEAST_WEIGHT,
     PADDED,
+    RAW,
     REGRESSORS,
     SCORED,
     THRESHOLD,
@@ -81,7 +84,7 @@ def fit(
         _regress(recording, stat, layout, config.model.clip)
         for recording, stat in zip(chosen.values(), stats, strict=True)
     ]
-    skip = fit_skips(series, config.training.ridge)
+    skip = fit_skips(series, layout.num_calendar, config.training.ridge)
     residuals = [_residuals(s, skip) for s in series]
     scale = np.maximum(np.sqrt(np.nanmean(np.concatenate(residuals) ** 2, axis=0)), 1e-3).astype(np.float32)
     lanes = [Series(s.inputs, residual / scale) for s, residual in zip(series, residuals, strict=True)]
@@ -152,26 +155,31 @@ def _regress(recording: Recording, stat: Float64, layout: Layout, clip: float) -
     return out
 
 
-def fit_skips(series: list[_Regression], penalty: float) -> Float64:
-    """Ridge weights (2, P, D), raw and clipped, over all streams' rows whose features are all present; else zeros."""
+def fit_skips(series: list[_Regression], C: int, penalty: float) -> Float64:
+    """Ridge weights (3, P, D) of raw and of clipped regressors and of the C last, which are made of the time.
+
+    Over all streams' rows whose features are all present; else zeros.
+    """
     P, D = series[0].regressors.shape[1] // 2, series[0].target.shape[1]
-    weights = np.zeros((2, P, D))
-    for cut in range(2):
+    weights = np.zeros((HEADS, P, D))
+    for cut in (CLIPPED, RAW):  # the last moments are used again, for the time alone
         gram, cross, used = np.zeros((P, P)), np.zeros((P, D)), 0
         for s in series:
             used = add_moments(s.regressors[:, cut * P : (cut + 1) * P], s.target, gram, cross, used)
         if used:
-            solve_ridge(gram, cross, penalty, np.zeros((P, P)), weights[cut])
+            solve_ridge(gram, cross, penalty, True, np.zeros((P, P)), weights[cut])
+    solve_ridge(gram[P - C :, P - C :], cross[P - C :], penalty, False, np.zeros((C, C)), weights[BARE, P - C :])
     return weights
 
 
 def _residuals(series: _Regression, skip: Float64) -> Float32:
-    """What each head leaves over without the LSTM, (n, 3 D): of raw inputs, of clipped inputs, the target itself."""
-    P = skip.shape[1]
+    """What each head leaves over without the LSTM, (n, 3 D): of raw inputs, of clipped inputs, of the time alone."""
+    raw, clipped = np.split(series.regressors, 2, axis=1)
     heads = [
-        series.target - (series.regressors[:, cut * P : (cut + 1) * P] @ skip[cut]).astype(np.float32) for cut in (0, 1)
+        series.target - (regressors @ weights).astype(np.float32)
+        for regressors, weights in zip((raw, clipped, raw), skip, strict=True)
     ]
-    return np.concatenate([*heads, series.target], axis=1)
+    return np.concatenate(heads, axis=1)
 
 
 def find_starts(

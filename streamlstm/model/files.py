@@ -14,7 +14,7 @@ from streamlstm.errors import ConfigError, ModelError, OutputError
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.version import VERSION
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:

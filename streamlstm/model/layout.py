@@ -95,8 +95,8 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
         sizes[entry] = column
         column += width
     sizes[STATE_WIDTH] = column
-    sizes[AT_VALUE] = 3 * (D + K)
-    sizes[STATS_WIDTH] = 3 * (D + K) + (D if rules & RULE_VALUE else 0)
+    sizes[AT_VALUE] = 3 * (D + K) + (2 * D if online else 0)
+    sizes[STATS_WIDTH] = sizes[AT_VALUE] + (D if rules & RULE_VALUE else 0)
     sizes[LDZ] = max(D + K + H, 2 * H if L > 1 else 0)
     sizes[LDR] = H + 2 * (1 + REGRESSORS * D + K + sizes[N_CALENDAR])
     sizes[WINDOW], sizes[SEGMENT] = window, config.learning.update_every if online else 0
@@ -128,4 +128,5 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     params[ACCEPT_AFTER_ROWS] = episodes.accept_after_rows
     params[SILENT_NS] = np.inf if config.rules.silent_s is None else 1e9 * config.rules.silent_s
     params[RESET_NS] = np.inf if time.gap_s is None or time.on_gap == "carry" else 1e9 * time.gap_s
+    params[EXTREME_MARGIN] = config.learning.extreme_margin
     return Layout(sizes, params, D, K, H, L)

@@ -11,7 +11,7 @@ from streamlstm.errors import ModelError
 from streamlstm.kernels.batch import skip_lanes
 from streamlstm.kernels.cells.lstm import pack
 from streamlstm.kernels.inputs import CALENDAR
-from streamlstm.kernels.layout import REGRESSORS
+from streamlstm.kernels.layout import BARE, HEADS, REGRESSORS
 from streamlstm.model.layout import padded
 from streamlstm.types import Float32, Float64, Int64
 
@@ -38,8 +38,9 @@ class Network:
     """Weights of the LSTM and of the linear skips, float32.
 
     layers: per layer W_ih (4H, I), W_hh (4H, H), bias (4H), gates i, f, g, o as in PyTorch; readout (3 D, H) and
-    readout_bias (3 D), head by head; skip (2, D, P), on raw and on clipped inputs: constant, lags 1 to 3 and five EWMAs
-    of every feature, known inputs, those made of the time. Values are standard deviations of the normalised inputs.
+    readout_bias (3 D), head by head; skip (3, D, P), on raw inputs, on clipped ones, on the time alone: constant, lags 1
+    to 3 and five EWMAs of every feature, known inputs, those made of the time (the third skip has weights of these
+    only). Values are standard deviations of the normalised inputs.
     """
 
     layers: tuple[tuple[Float32, Float32, Float32], ...]
@@ -55,13 +56,14 @@ class Network:
     def packed(self) -> Float32:
         """All weights in the order in which kernels read them (flat)."""
         D = self.skip.shape[1]
-        wide, first, cut_wide = skip_lanes(D)
+        inputs = self.layers[0][0].shape[1]
+        matrices = [(np.concatenate([self.readout_bias[:, None], self.readout], axis=1), padded(len(self.readout)), 0)]
+        for head, skip in enumerate(self.skip):
+            first, wide = skip_lanes(D, head)
+            known = 1 + (REGRESSORS - 1) * D + inputs if head == BARE else 0
+            matrices.append((skip[:, known:], wide, head * D - first))
         parts = [pack(*layer) for layer in self.layers]
-        for rows, columns, at in (
-            (np.concatenate([self.readout_bias[:, None], self.readout], axis=1), padded(len(self.readout)), 0),
-            (self.skip[0], wide, 0),
-            (self.skip[1], cut_wide, D - first),
-        ):
+        for rows, columns, at in matrices:
             out = np.zeros((rows.shape[1], columns), np.float32)
             out[:, at : at + len(rows)] = rows.T
             parts.append(out.reshape(-1))
@@ -88,8 +90,8 @@ class Model:
                 raise ModelError(f"model: layer {n} has shapes {W_ih.shape}, {W_hh.shape}, {bias.shape} for H={H}")
             wide = H
         P = 1 + REGRESSORS * D + K + (CALENDAR if self.config.model.calendar else 0)
-        if self.network.skip.shape != (2, D, P):
-            raise ModelError(f"model: skip has shape {self.network.skip.shape}, {D} features need (2, {D}, {P})")
+        if self.network.skip.shape != (HEADS, D, P):
+            raise ModelError(f"model: skip has shape {self.network.skip.shape}, {D} features need ({HEADS}, {D}, {P})")
         for name, array in self.tensors().items():
             if array.dtype == np.float32 and not name.startswith("start.") and not np.isfinite(array).all():
                 raise ModelError(f"model: {name} holds values that are not finite; fit it again")

@@ -44,7 +44,7 @@ def network_theta(network: Network, I: int, Hp: int, L: int, O: int) -> Float32:
 
 
 def theta_network(theta: Float32, scale: Float32, skip: Float64, I: int, H: int, Hp: int, L: int, O: int) -> Network:
-    """The network of trained parameters and skip (2, P, D): padding cut off, `scale` (3 D) folded into the readout."""
+    """The network of trained parameters and skip (3, P, D): padding cut off, `scale` (3 D) folded into the readout."""
     layers, inputs, padded_inputs, at, outputs = [], I, I, 0, len(scale)
     for _ in range(L):
         W = theta[at : at + (padded_inputs + Hp) * 4 * Hp].reshape(padded_inputs + Hp, 4, Hp)
