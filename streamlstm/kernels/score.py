@@ -237,9 +237,11 @@ def lesson_of(mark, change, live, params):
         return EARLY if teaching(mark, params) else INSIDE
     if change == episodes.OPENED:
         return OPENED
-    if mark[OPEN] == 0 or mark[LENGTH] > params[ACCEPT_AFTER_ROWS]:
+    if mark[OPEN] == 0:
         return LEARN
-    return ACCEPTED if mark[LENGTH] == params[ACCEPT_AFTER_ROWS] else INSIDE
+    if mark[LENGTH] % np.int64(params[ACCEPT_AFTER_ROWS]) == 0:
+        return ACCEPTED  # again and again: what comes within an accepted episode is bounded, too
+    return LEARN if mark[LENGTH] > params[ACCEPT_AFTER_ROWS] else INSIDE
 
 
 @jit(inline=True)
