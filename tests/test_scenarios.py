@@ -108,7 +108,7 @@ def new_regime(x: Float64) -> None:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is drawn; records from AT until the episode opens and to its last anomalous one, at most; causes; episodes at most."""
+    """What is drawn; records from AT to the opening and to the last anomalous record, at most; causes; episodes at most."""
 
     draw: Callable[[Float64], None]
     opens: int
