@@ -47,7 +47,10 @@ def write_model(path: Path) -> Path:
     """A small model, fitted on one stream, so that every stream is live from its first record."""
     minutes = np.arange(1000)
     values = 20 + 3 * np.sin(minutes / 30) + 0.3 * np.random.default_rng(0).normal(size=1000)
-    config = load({"model": {"hidden_size": 8}, "training": {"updates": 10}})
+    config = load({
+        "model": {"hidden_size": 8}, "training": {"updates": 10}, "learning": {"calibrating_rows": 1},
+        "score": {"span": 1}, "threshold": {"kind": "fixed", "level": 6.0},
+    })  # fmt: skip
     save_model(fit({"fitted": Recording(minutes * 60_000_000_000, values[:, None])}, config, ("value",)), path)
     return path
 
