@@ -233,7 +233,7 @@ def write_model(path: Path) -> None:
     values = 20 + 3 * np.sin(minutes / 30) + 0.3 * np.random.default_rng(0).normal(size=2000)
     config = load({
         "model": {"hidden_size": 8}, "training": {"updates": 20}, "learning": {"calibrating_rows": 1},
-        "score": {"span": 1}, "threshold": {"kind": "fixed", "level": 6.0},
+        "score": {"span": 1}, "threshold": {"kind": "fixed", "level": 4.0},
     })  # fmt: skip
     recording = Recording(minutes * _TICK_MS * 10**6, values[:, None])
     save_model(fit({"fitted": recording}, config, ("value",)), path)

@@ -167,6 +167,7 @@ def test_3_no_checkpoint_before_every_sink_has_acknowledged(place: MakePlace, we
 
 
 def test_4_flags_and_offsets_in_one_transaction(place: MakePlace, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "streamlstm.service.restoring")  # a daemon that ends restores its parent's level
     here = place().exactly_once().configure(delivery={"snapshot_interval_s": 1000})
     here.send(readings(0, 300))
     first = here.start()
@@ -177,7 +178,6 @@ def test_4_flags_and_offsets_in_one_transaction(place: MakePlace, caplog: pytest
     assert manifest is not None
     assert manifest.next_offset == 0  # S is behind E, which is one transaction's end
     assert {offset for (_, offset), _ in here.scores()} == set(range(committed))
-    caplog.set_level(logging.INFO, "streamlstm")
     second = here.start()
     here.until_read()
     second.stop()
