@@ -6,12 +6,11 @@ from streamlstm.kernels import episodes
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.inputs import BOUND, bounded
 from streamlstm.kernels.layout import *
-from streamlstm.kernels.parts import WORK_ERROR
+from streamlstm.kernels.parts import LEAST_SPREAD, WORK_ERROR, recent_spread
 from streamlstm.kernels.scalars import exp32
 from streamlstm.types import CAUSE_KIND, Cause
 
 _NAN, _ZERO, _ONE, _TWO = np.float32(np.nan), np.float32(0), np.float32(1), np.float32(2)
-_LEAST_SPREAD = np.float32(0.05)
 STEP, DRIFT, NEVER_SEEN, NOISY, FLAT = map(int, list(Cause)[:5])
 
 
@@ -34,7 +33,7 @@ def write_detail(b, s, setup, pool, out, prediction, p0, present):
         weight += np.float32(params[WEIGHT + head])
     each = exp32(state[LIMIT] / weight) - _ONE if weight > _ZERO else _ZERO
     mean, variance = state[sizes[AT_PARTS] + RAW], state[sizes[AT_PARTS] + PARTS + RAW]
-    limit = np.float64(mean + max(np.sqrt(variance), _LEAST_SPREAD) * each) * np.sqrt(np.float64(max(present, 1)))
+    limit = np.float64(mean + max(np.sqrt(variance), LEAST_SPREAD) * each) * np.sqrt(np.float64(max(present, 1)))
     for d in range(D):
         fixed = max(state[sizes[AT_USUAL] + d], floor)
         scale = np.sqrt(np.float64(fixed) * max(state[sizes[AT_ERRORS] + d], fixed))
@@ -66,14 +65,8 @@ def cause_of(b, s, setup, pool, parts, work, w0):
         kind, head = DRIFT, BARE
     if parts[VARIABILITY, b] > most:
         kind, most = NOISY, parts[VARIABILITY, b]
-        at = setup.sizes[AT_RING] + largest
-        centre, square = _ZERO, _ZERO
-        for k in range(RECENT_ROWS):
-            centre += state[at + k * D]
-        centre /= np.float32(RECENT_ROWS)
-        for k in range(RECENT_ROWS):
-            square += (state[at + k * D] - centre) * (state[at + k * D] - centre)
-        if np.sqrt(square / np.float32(RECENT_ROWS)) < state[setup.sizes[AT_VARIABILITY] + largest]:
+        usual = state[setup.sizes[AT_VARIABILITY] + largest]
+        if recent_spread(state[setup.sizes[AT_RING] :], D, largest) < usual:
             kind = FLAT
     if parts[RANGE, b] > most:
         kind = NEVER_SEEN

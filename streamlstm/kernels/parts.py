@@ -21,15 +21,13 @@ from streamlstm.kernels.inputs import BOUND, bounded, normalised, spread_of
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.scalars import log1p32
 
-WORK_Z, WORK_PRESENT, WORK_ERROR, WORK_SIZE, WORK = 0, 1, 2, 2 + HEADS, 2 + HEADS + PARTS
+WORK_ERROR, WORK_SIZE, WORK = 2, 2 + HEADS, 2 + HEADS + PARTS
 # Bounds of a part at one record, in usual errors: one value, however wild, must fade within some spans. 256 costs .03 of
 # VUS-PR on MSL, none costs .003. Before a stream is live it would also blow up the calibration that is being learned.
 _WILD, _WILD_EARLY = np.float32(1000), np.float32(10)
-_LEAST_SPREAD, _UNREST_FLOOR = np.float32(0.05), np.float32(0.1)
-_TENTH, _STILL = (
-    np.float32(1 / RECENT_ROWS),
-    np.float32(0.05),
-)  # the least usual unrest: a constant's first wiggle is no alarm
+LEAST_SPREAD, _UNREST_FLOOR = np.float32(0.05), np.float32(0.1)
+_STILL = np.float32(0.05)  # the least usual unrest: a constant's first wiggle is no alarm
+_TENTH = np.float32(1 / RECENT_ROWS)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
@@ -68,6 +66,19 @@ def head_part(head, D, sizes, state, floor, prediction, p0, work, w0):
 
 
 @jit(inline=True)
+def recent_spread(ring, D, d):
+    """The standard deviation of feature d's recent values; ring (RECENT_ROWS, D) flat."""
+    centre, square = _ZERO, _ZERO
+    for k in range(RECENT_ROWS):
+        centre += ring[k * D + d]
+    centre *= _TENTH
+    for k in range(RECENT_ROWS):
+        difference = ring[k * D + d] - centre
+        square += difference * difference
+    return np.sqrt(square * _TENTH)
+
+
+@jit(inline=True)
 def variability_part(D, sizes, state, begun, gain, work, w0):
     """Sum over features of the variability's u; writes each, and runs on the ring of recent z and the recent unrest.
 
@@ -85,18 +96,10 @@ def variability_part(D, sizes, state, begun, gain, work, w0):
             u[d] = _ZERO
         return total
     for d in range(D):
-        centre = _ZERO
-        for k in range(RECENT_ROWS):
-            centre += ring[k * D + d]
-        centre *= _TENTH
-        square = _ZERO
-        for k in range(RECENT_ROWS):
-            difference = ring[k * D + d] - centre
-            square += difference * difference
         spread = np.sqrt(variance[d])
         unit = max(spread, _UNREST_FLOOR)
         fixed = max(spread / unit, _STILL)
-        away = abs(np.sqrt(square * _TENTH) - mean[d]) / unit
+        away = abs(recent_spread(ring, D, d) - mean[d]) / unit
         u[d] = away / np.sqrt(fixed * max(unrest[d], fixed))
         unrest[d] += gain * (away - unrest[d])
     for d in range(D):
@@ -137,7 +140,7 @@ def combine(smooth, mean, variance, params, out_parts, b):
     """The score from smoothed parts and their usual mean and variance (PARTS each); writes each part's share of it."""
     score = _ZERO
     for part in range(PARTS):
-        unusual = (smooth[part] - mean[part]) / max(np.sqrt(variance[part]), _LEAST_SPREAD)
+        unusual = (smooth[part] - mean[part]) / max(np.sqrt(variance[part]), LEAST_SPREAD)
         value = np.float32(params[WEIGHT + part]) * log1p32(max(unusual, _ZERO))
         out_parts[part, b] = value
         score += value

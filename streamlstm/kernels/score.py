@@ -36,6 +36,7 @@ from streamlstm.kernels.parts import (
     head_part,
     range_part,
     read_values,
+    recent_spread,
     share_out,
     smooth_parts,
     variability_part,
@@ -319,13 +320,7 @@ def absorb_errors(D, sizes, state, mark, weight, params, work, w0):
     mean, variance = state[sizes[AT_VARIABILITY] :], state[sizes[AT_VARIABILITY] + D :]
     ring = state[sizes[AT_RING] :]
     for d in range(D):
-        centre, square = _ZERO, _ZERO
-        for k in range(RECENT_ROWS):
-            centre += ring[k * D + d]
-        centre /= np.float32(RECENT_ROWS)
-        for k in range(RECENT_ROWS):
-            square += (ring[k * D + d] - centre) * (ring[k * D + d] - centre)
-        difference = np.sqrt(square / np.float32(RECENT_ROWS)) - mean[d]
+        difference = recent_spread(ring, D, d) - mean[d]
         mean[d] += weight * difference
         variance[d] = (_ONE - weight) * (variance[d] + weight * difference * difference)
 
