@@ -426,9 +426,10 @@ def test_7_what_was_lost_is_not_written(
     daemon = one.daemon
     assert daemon is not None
     poll = daemon._source.poll
-    lost = []
+    lost, polls = [], []
 
     def polled(timeout_ms: int) -> Any:
+        polls.append(timeout_ms)
         blocks = poll(timeout_ms)
         if daemon._void is not None:
             lost.append(daemon._void)
@@ -436,6 +437,7 @@ def test_7_what_was_lost_is_not_written(
         return blocks
 
     monkeypatch.setattr(daemon._source, "poll", polled)
+    here.until(lambda: polls)  # else the loss may come in the poll that went on meanwhile, and nobody would see it
     member = daemon._source.group_metadata().member_id
     kafka_admin.remove_group_members(here.topic, [MemberToRemove(member_id=member)])
     here.until(lambda: lost and position() == 200)
