@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, Message
 from bench.agreement import Disagreement
 from bench.kafka_configuration import settings
 from bench.kafka_daemon import Daemon
-from bench.kafka_events import START_MS, TICK_MS, chunks, json_values, keys
+from bench.kafka_events import FEATURE, START_MS, TICK_MS, chunks, json_values, keys
 from bench.kafka_setting import Setting, cores, on_cores
 from bench.kafka_topics import consumer, create, producer
 from streamlstm.types import Float64
@@ -87,13 +87,12 @@ def _send(setting: Setting, topic: str, sent: Float64, warm: Event) -> None:
 
 @contextmanager
 def _daemon(setting: Setting, source: str, target: str) -> Iterator[None]:
-    """A daemon whose threshold lies below every score, so that every event is flagged."""
+    """A daemon with a rule that every event breaks, so that every one is flagged; a score may be 0."""
     configuration = settings(
         setting,
         source,
         target,
-        threshold={"kind": "fixed", "level": 1e-9, "floor": 1e-9},
-        learning={"calibrating_rows": 1},
+        rules={"maximum": {FEATURE: -1e300}},
         episodes={"accept_after_rows": 10**6},
     )
     with Daemon(setting, configuration) as daemon:
