@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streamlstm.config import Config, load
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import ConfigError
-from streamlstm.kernels.layout import AT_THRESHOLD, AT_USUAL, BINS
+from streamlstm.kernels.layout import AT_THRESHOLD, BINS
 from streamlstm.kernels.thresholds.contrast import DEVIATION
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.layout import make_layout
@@ -144,11 +144,13 @@ def test_nothing_is_learned_while_its_episode_is_open(mode: str, first: int, kin
     }
     one = Detector(config, model=model if mode == "frozen" else None, features=("v",))
     # further on, `contrast` counts time
-    end = int(one.layout.sizes[AT_THRESHOLD]) + {"contrast": DEVIATION + 1, "sigma": 3, "quantile": BINS + 1}[kind]
+    start = int(one.layout.sizes[AT_THRESHOLD])
+    end = start + {"contrast": DEVIATION + 1, "sigma": 3, "quantile": BINS + 1}[kind]
 
     def known() -> bytes:
         rows = one.pool.rows  # of the stats, mean, variance and spread: the least and largest value are no model
-        return rows.state[0, one.layout.sizes[AT_USUAL] : end].tobytes() + rows.stats[0, :3].tobytes()
+        parts = rows.state[0, one.layout.known_columns], rows.state[0, start:end], rows.stats[0, :3]
+        return b"".join(part.tobytes() for part in parts)
 
     x, time = wave(140), np.arange(140) * S
     time[first:] += np.minimum(np.arange(1, 141 - first), 4) * 100 * S  # values that the model finds nothing wrong with

@@ -13,7 +13,7 @@ import pytest
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
-from streamlstm.kernels.layout import AT_THRESHOLD, AT_USUAL
+from streamlstm.kernels.layout import AT_THRESHOLD
 from streamlstm.kernels.online import ROWS as ROWS_LEARNED
 from streamlstm.kernels.thresholds.contrast import SLOW
 from streamlstm.learn.fit import Recording, fit
@@ -170,7 +170,7 @@ def test_an_open_episode_teaches_nothing(scenario: Scenario, mode: str, model: M
     def learned() -> tuple[bytes, ...]:
         state, stats = one.pool.rows.state[0], one.pool.rows.stats[0, :3]
         slow = state[sizes[AT_THRESHOLD] + SLOW]
-        return state[sizes[AT_USUAL] : sizes[AT_THRESHOLD]].tobytes(), slow.tobytes(), stats.tobytes()
+        return state[one.layout.known_columns].tobytes(), slow.tobytes(), stats.tobytes()
 
     before, wished = learned(), [] if learner is None else [learner.counters[ROWS_LEARNED]]
     opened_at = first

@@ -10,7 +10,7 @@ from streamlstm.kernels.arguments import Out, Pool
 from streamlstm.kernels.batch import score_parallel, score_serial
 from streamlstm.kernels.bptt import Work, make_work, theta_size
 from streamlstm.kernels.layout import (
-    GROUP,
+    GROUP_SEATS,
     HEADS,
     MARKS,
     ONLINE,
@@ -88,7 +88,7 @@ class Engine:
     ) -> tuple[Any, ...]:  # fmt: skip
         """What `call` takes for these arrays; good for any number of calls while they and the weights stay the same."""
         B = len(slots)
-        wanted = 3 * B + 1 + SPARE + 3 * GROUP * threads
+        wanted = 3 * B + 1 + SPARE + GROUP_SEATS * threads
         if len(self._plan) < wanted:
             self._plan = np.zeros(wanted, np.int32)
         if len(self._scratch) != threads:

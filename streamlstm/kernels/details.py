@@ -3,10 +3,24 @@
 import numpy as np
 
 from streamlstm.kernels import episodes
+from streamlstm.kernels.block import (
+    ERROR,
+    ERRORS_NOW,
+    PART_MEAN,
+    PART_VARIANCE,
+    PREDICTED,
+    SHARE,
+    UNREST_NOW,
+    USUAL,
+    VALUE,
+    VARIABILITY_MEAN,
+    element,
+    entry,
+)
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.inputs import BOUND, bounded
 from streamlstm.kernels.layout import *
-from streamlstm.kernels.parts import LEAST_SPREAD, WORK_ERROR, recent_spread
+from streamlstm.kernels.parts import LEAST_SPREAD
 from streamlstm.kernels.scalars import exp32
 from streamlstm.types import CAUSE_KIND, Cause
 
@@ -15,63 +29,61 @@ STEP, DRIFT, NEVER_SEEN, NOISY, FLAT = map(int, list(Cause)[:5])
 
 
 @jit
-def write_detail(b, s, setup, pool, out, prediction, p0, present):
-    """Writes expected value, band and attribution of record b, in the unit of the input.
+def write_detail(b, s, r, block, present, setup, pool, out):
+    """Writes expected value, band and attribution of record b, record r of the block, in the unit of the input.
 
     The band is where this feature alone, off by as much at every record, would hold the score at the threshold by its
     errors against all heads.
     """
     sizes, params = setup.sizes, setup.params
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
-    state, stat = pool.state[s], pool.stats[s]
-    floor = np.float32(params[SCALE_FLOOR])
+    stat, floor = pool.stats[s], np.float32(params[SCALE_FLOOR])
     whole = 0.0
     for d in range(D):
-        whole += state[sizes[AT_SHARE] + d]
+        whole += element(block, SHARE, r * D + d)
     weight = _ZERO
     for head in range(HEADS):
         weight += np.float32(params[WEIGHT + head])
-    each = exp32(state[LIMIT] / weight) - _ONE if weight > _ZERO else _ZERO
-    mean, variance = state[sizes[AT_PARTS] + RAW], state[sizes[AT_PARTS] + PARTS + RAW]
+    each = exp32(pool.state[s, LIMIT] / weight) - _ONE if weight > _ZERO else _ZERO
+    mean, variance = entry(block, PART_MEAN, r, RAW), entry(block, PART_VARIANCE, r, RAW)
     limit = np.float64(mean + max(np.sqrt(variance), LEAST_SPREAD) * each) * np.sqrt(np.float64(max(present, 1)))
     for d in range(D):
-        fixed = max(state[sizes[AT_USUAL] + d], floor)
-        scale = np.sqrt(np.float64(fixed) * max(state[sizes[AT_ERRORS] + d], fixed))
-        expected = stat[d] + stat[2 * I + d] * bounded(prediction[p0 + d], BOUND)
+        e = r * D + d
+        fixed = max(element(block, USUAL, e), floor)
+        scale = np.sqrt(np.float64(fixed) * max(element(block, ERRORS_NOW, e), fixed))
+        expected = stat[d] + stat[2 * I + d] * bounded(element(block, PREDICTED, e), BOUND)
         out.details[OUT_EXPECTED, b, d] = expected
         out.details[OUT_LOW, b, d] = expected - limit * scale * stat[2 * I + d]
         out.details[OUT_HIGH, b, d] = expected + limit * scale * stat[2 * I + d]
-        out.details[OUT_ATTRIBUTION, b, d] = state[sizes[AT_SHARE] + d] / whole if whole > 0.0 else 1.0 / D
+        out.details[OUT_ATTRIBUTION, b, d] = element(block, SHARE, e) / whole if whole > 0.0 else 1.0 / D
     out.codes[OUT_DETAILED, b] = 1
 
 
 @jit
-def cause_of(b, s, setup, pool, parts, work, w0):
-    """The kind of what the score is most owed to, the feature, and the side on which its value lay.
+def cause_of(block, r, D):
+    """The kind of what the score of record r is most owed to, the feature, and the side on which its value lay.
 
-    parts (PARTS, B): shares of the score. Errors against the bare head alone mean a drift: each step was as predicted.
+    Errors against the bare head alone mean a drift: each step was as predicted.
     """
-    D, share = setup.sizes[N_FEATURES], setup.sizes[AT_SHARE]
-    state = pool.state[s]
-    largest = 0
-    for d in range(1, D):
-        if state[share + d] > state[share + largest]:
-            largest = d
-    skips = max(parts[RAW, b], parts[CLIPPED, b])
-    most = max(skips, parts[BARE, b])
-    head = RAW if parts[RAW, b] >= parts[CLIPPED, b] else CLIPPED
+    largest = r * D
+    for e in range(r * D + 1, r * D + D):
+        if element(block, SHARE, e) > element(block, SHARE, largest):
+            largest = e
+    raw, clipped, bare = entry(block, VALUE, r, RAW), entry(block, VALUE, r, CLIPPED), entry(block, VALUE, r, BARE)
+    skips = max(raw, clipped)
+    most = max(skips, bare)
+    head = RAW if raw >= clipped else CLIPPED
     kind = STEP
-    if parts[BARE, b] > _TWO * skips:
+    if bare > _TWO * skips:
         kind, head = DRIFT, BARE
-    if parts[VARIABILITY, b] > most:
-        kind, most = NOISY, parts[VARIABILITY, b]
-        usual = state[setup.sizes[AT_VARIABILITY] + largest]
-        if recent_spread(state[setup.sizes[AT_RING] :], D, largest) < usual:
+    if entry(block, VALUE, r, VARIABILITY) > most:
+        kind, most = NOISY, entry(block, VALUE, r, VARIABILITY)
+        if element(block, UNREST_NOW, largest) < element(block, VARIABILITY_MEAN, largest):
             kind = FLAT
-    if parts[RANGE, b] > most:
+    if entry(block, VALUE, r, RANGE) > most:
         kind = NEVER_SEEN
-    below = 1 if work[w0 + (WORK_ERROR + head) * D + largest] < _ZERO else 0
-    return kind * CAUSE_KIND + 2 * largest + below
+    below = 1 if element(block, ERROR + head, largest) < _ZERO else 0
+    return kind * CAUSE_KIND + 2 * (largest - r * D) + below
 
 
 @jit

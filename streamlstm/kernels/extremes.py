@@ -34,14 +34,17 @@ def distance_outside(x, stat, D, I):
 
 
 @jit(inline=True)
+def has_extremes(sizes, params):
+    """Whether streams have columns for the values shown, and the rule is wanted."""
+    return sizes[AT_VALUE] > 3 * (sizes[N_FEATURES] + sizes[N_KNOWN]) and params[EXTREME_MARGIN] > 0.0
+
+
+@jit(inline=True)
 def lifted(score, limit, x, stat, sizes, params):
     """The score float32, or as many times the limit as x lies margins outside the values shown, if that is an alarm."""
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
-    if sizes[AT_VALUE] > 3 * I and params[EXTREME_MARGIN] > 0.0:
-        margins = np.float32(distance_outside(x, stat, D, I) / params[EXTREME_MARGIN])
-        if margins > np.float32(1):
-            return max(score, margins * limit)
-    return score
+    margins = np.float32(distance_outside(x, stat, D, I) / params[EXTREME_MARGIN])
+    return max(score, margins * limit) if margins > np.float32(1) else score
 
 
 @jit(inline=True)

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.block import AVERAGE, CLIPPED_AVERAGE, LAG, Z, get, put
+from streamlstm.kernels.compiling import LANES, jit
+from streamlstm.kernels.lanes import copy_lanes, load, maximum, minimum, splat, store
 from streamlstm.kernels.layout import LAGS, REGRESSORS, SPANS
 from streamlstm.types import NO_TIME
 
@@ -32,6 +34,12 @@ def normalised(value, mean, spread):
 def bounded(z, bound):
     """z within +-bound."""
     return min(max(z, -bound), bound)
+
+
+@jit(inline=True)
+def bounded_lanes(z, bound):
+    """Each lane of z within +-bound."""
+    return minimum(maximum(z, splat(-bound)), splat(bound))
 
 
 @jit(inline=True)
@@ -68,33 +76,27 @@ def begin_regressors(state, at, clipped, D, d, z, clip):
 
 
 @jit(inline=True)
-def absorb_regressors(state, at, clipped, D, values, v0, clip):
-    """Writes the regressors after the values (D, at v0): lags 1 to 3, EWMAs of them and of the clipped ones."""
-    lags, averages, clipped_averages = state[at:], state[at + LAGS * D :], state[clipped:]
-    z = values[v0:]
-    for d in range(D):
-        lags[2 * D + d] = lags[D + d]
-        lags[D + d] = lags[d]
-        lags[d] = bounded(z[d], BOUND)
-    for j in range(REGRESSORS - LAGS):
-        raw, cut = averages[j * D :], clipped_averages[j * D :]
-        for d in range(D):
-            raw[d] += _GAINS[j] * (bounded(z[d], BOUND) - raw[d])
-        for d in range(D):
-            cut[d] += _GAINS[j] * (bounded(z[d], clip) - cut[d])
+def absorb_regressors(block, clip):
+    """Writes the regressors after the values Z: lags 1 to 3, EWMAs of them and of the clipped ones."""
+    for e in range(0, block.elements, LANES):
+        z = bounded_lanes(get(block, Z, e), BOUND)
+        for j in range(LAGS - 1, 0, -1):
+            put(block, LAG + j, e, get(block, LAG + j - 1, e))
+        put(block, LAG, e, z)
+        cut = bounded_lanes(z, clip)
+        for j in range(REGRESSORS - LAGS):
+            raw, clipped = get(block, AVERAGE + j, e), get(block, CLIPPED_AVERAGE + j, e)
+            put(block, AVERAGE + j, e, raw + _GAINS[j] * (z - raw))
+            put(block, CLIPPED_AVERAGE + j, e, clipped + _GAINS[j] * (cut - clipped))
 
 
 @jit(inline=True)
 def read_regressors(state, at, clipped, D, clip, out, o0, o1):
-    """Writes the 8 D raw regressors at o0 of `out` and the clipped ones at o1."""
-    values, averages = state[at:], state[clipped:]
-    raw, cut, late = out[o0:], out[o1:], out[o1 + LAGS * D :]
-    for j in range(REGRESSORS * D):
-        raw[j] = values[j]
-    for j in range(LAGS * D):
-        cut[j] = bounded(values[j], clip)
-    for j in range((REGRESSORS - LAGS) * D):
-        late[j] = averages[j]
+    """Writes the 8 D raw regressors at o0 of `out` and the clipped ones at o1, and up to 15 floats more behind each."""
+    copy_lanes(state, at, out, o0, REGRESSORS * D)
+    for j in range(0, LAGS * D, LANES):
+        store(out, o1 + j, bounded_lanes(load(state, at + j), clip))
+    copy_lanes(state, clipped, out, o1 + LAGS * D, (REGRESSORS - LAGS) * D)
 
 
 @jit(inline=True)

@@ -4,7 +4,7 @@ A stream's state is one row in each of three arrays, so that an event touches fe
 
 | array | row |
 |---|---|
-| state (S, W) float32 | scalars, per layer h and c, the skips' regressors, the score's parts, threshold |
+| state (S, W) float32 | scalars, per layer h and c, the score's parts and fields (see `block`), rules, threshold |
 | stats (S, V) float64 | of inputs: mean, variance, spread (I each); online least, largest (D each); for rules the last (D) |
 | marks (S, MARKS) int64 | counters, times, the open episode |
 
@@ -33,9 +33,9 @@ SCORE, LIMIT, PEAK, REPORTED, SCALARS = range(5)
 
 # ---- entries of `sizes`
 (N_FEATURES, N_KNOWN, N_CALENDAR, HIDDEN, LAYERS, PADDED, OUTPUTS, STATE_WIDTH, STATS_WIDTH,
- AT_LAYERS, AT_REGRESSORS, AT_CLIPPED, AT_ERRORS, AT_UNREST, AT_SHARE, AT_RING, AT_SMOOTH,
- AT_USUAL, AT_VARIABILITY, AT_RANGE, AT_PARTS, AT_THRESHOLD, AT_WINDOW,
- LDZ, LDR, WINDOW, SEGMENT, KIND, ONLINE, DROPS, RULES, AT_VALUE, AT_FLAT, AT_MISSED, SIZES) = range(35)  # fmt: skip
+ AT_LAYERS, AT_SMOOTH, AT_PARTS, AT_REGRESSORS, AT_CLIPPED, AT_ERRORS, AT_UNREST, AT_SHARE,
+ AT_USUAL, AT_VARIABILITY, AT_RANGE, AT_RING, AT_FLAT, AT_MISSED, AT_THRESHOLD, AT_WINDOW,
+ N_REGRESSORS, LDZ, LDR, WINDOW, SEGMENT, KIND, ONLINE, DROPS, RULES, AT_VALUE, SIZES) = range(36)  # fmt: skip
 
 # ---- entries of `params`
 (CLIP, SMOOTH_GAIN, SCALE_GAIN, SCALE_FLOOR, LEARNING_ROWS, CALIBRATING_ROWS, ADAPT, LEAST_WEIGHT, LEAST_PART_WEIGHT,
@@ -94,3 +94,6 @@ TILE = 48
 """Rows that one thread carries through all layers before the next: their scratch stays in the first-level cache."""
 GROUP = 192
 """Streams whose waves are run one after another before the next group: their state stays in the second-level cache."""
+SEATS = 5 * 16
+GROUP_SEATS = 3 * GROUP + SEATS
+"""int32 values of scratch that the records of a block and of a group need."""

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.block import ERRORS_NOW, Z, block_size, make_block, read_fields, set_element, write_fields
+from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.inputs import (
     BOUND,
     CALENDAR,
@@ -14,23 +15,37 @@ from streamlstm.kernels.inputs import (
     normalised,
     read_regressors,
 )
-from streamlstm.kernels.layout import LAGS, REGRESSORS
+from streamlstm.kernels.layout import REGRESSORS
 from streamlstm.types import NO_TIME
 
 _ZERO, _ONE, _NAN = np.float32(0), np.float32(1), np.float32(np.nan)
+_START = np.int64(0)
+
+
+_FIELDS = ERRORS_NOW  # of a stream's state: its regressors
 
 
 @jit
-def regress_stream(time, x, stat, D, C, clip, row, out_regressors, out_inputs, out_target):
+def regress_scratch(D, P):
+    """float32 values of scratch that `regress_stream` needs."""
+    return _FIELDS * D + LANES + 2 * P + LANES + block_size(D)
+
+
+@jit
+def regress_stream(time, x, stat, D, C, clip, scratch, out_regressors, out_inputs, out_target):
     """Writes what the network reads and should predict at every record of one stream.
 
-    time (n) int64 ns; x (n, I) float64; stat (3 I) float64, mean, variance and spread; C, inputs made of the time; row
-    float32 (14 D) scratch; out_regressors (n, 2 P), raw and clipped, out_inputs (n, I), out_target (n, D) float32, NaN
-    where the value is missing (the last one then stands in for it).
+    time (n) int64 ns; x (n, I) float64; stat (3 I) float64, mean, variance and spread; C, inputs made of the time;
+    scratch float32; out_regressors (n, 2 P), raw and clipped, out_inputs (n, I), out_target (n, D) float32, NaN where the
+    value is missing (the last one then stands in for it).
     """
     n, I = x.shape
     P = out_regressors.shape[1] // 2
-    cut, values = REGRESSORS * D, (2 * REGRESSORS - LAGS) * D
+    cut = np.int64(REGRESSORS * D)
+    row = scratch[: _FIELDS * D + LANES]
+    regressors = scratch[len(row) : len(row) + 2 * P + LANES]
+    block = make_block(scratch[len(row) + len(regressors) :], D, 1)
+    known = 1 + REGRESSORS * D
     first = last = NO_TIME
     for t in range(n):
         for d in range(D):
@@ -40,21 +55,23 @@ def regress_stream(time, x, stat, D, C, clip, row, out_regressors, out_inputs, o
                 begin_regressors(row, 0, cut, D, d, bounded(z, BOUND), clip)
             out_inputs[t, d] = bounded(row[d], clip)
             out_target[t, d] = _NAN if missing else bounded(z, BOUND)
-            row[values + d] = row[d] if missing else z
-        regressors = out_regressors[t]
+            set_element(block, Z, d, row[d] if missing else z)
+        read_regressors(row, _START, cut, D, clip, regressors, _START + 1, P + 1)
         regressors[0] = regressors[P] = _ONE
-        read_regressors(row, 0, cut, D, clip, regressors, 1, P + 1)
-        absorb_regressors(row, 0, cut, D, row, values, clip)
-        known = 1 + REGRESSORS * D
-        for k in range(D, I):
-            value = known_input(x[t], stat, I, k, clip)
-            out_inputs[t, k] = value
-            regressors[known + k - D] = regressors[P + known + k - D] = value
-        known += I - D
+        read_fields(block, 0, D, _FIELDS, row, _START)
+        absorb_regressors(block, clip)
+        write_fields(block, 0, D, _FIELDS, row, _START)
+        for k in range(I - D):
+            value = known_input(x[t], stat, I, D + k, clip)
+            out_inputs[t, D + k] = value
+            regressors[known + k] = regressors[P + known + k] = value
         if C > 0:
-            calendar(time[t], first, last, regressors, known)
+            at = known + I - D
+            calendar(time[t], first, last, regressors, at)
             for k in range(CALENDAR):
-                regressors[P + known + k] = regressors[known + k]
+                regressors[P + at + k] = regressors[at + k]
         if time[t] != NO_TIME:
             first = time[t] if first == NO_TIME else first
             last = max(last, time[t])
+        for k in range(2 * P):
+            out_regressors[t, k] = regressors[k]

@@ -16,9 +16,6 @@ _LOG2_E, _MAGIC = np.float32(LOG2_E), np.float32(MAGIC)
 _HIGH, _LOW = np.float32(LN2_HIGH), np.float32(LN2_LOW)
 _Q0, _Q1, _Q2, _Q3 = (np.float32(q) for q in EXP_Q)
 _BIAS, _SHIFT = np.int32(0x3F800000), np.int32(23)
-_ROOT, _MANTISSA, _EXPONENT = np.int32(0x3F3504F3), np.int32(0x007FFFFF), np.int32(127)  # sqrt(1/2)
-_ROOT_OFFSET = np.int32(0x3F800000 - 0x3F3504F3)
-_LN2_32, _THIRD, _FIFTH, _SEVENTH, _NINTH = (np.float32(v) for v in (0.6931471805599453, 1 / 3, 1 / 5, 1 / 7, 1 / 9))
 _LN2 = 0.6931471805599453
 _SQRT2 = 1.4142135623730951
 
@@ -56,20 +53,6 @@ def sigmoid32(x):
 def tanh32(x):
     """tanh x, within 3e-7 absolute."""
     return _ONE - _TWO / (_ONE + exp32(_TWO * x))
-
-
-@jit(inline=True)
-def log1p32(c):
-    """ln(1 + c) of float32 c >= 0, within 2e-7 absolute and 2 ulp of larger results.
-
-    1 + c = m 2^n with m from sqrt(1/2) to sqrt 2, ln m = 2 atanh((m - 1) / (m + 1)) by its series.
-    """
-    bits = np.int32(bits32(_ONE + c) + _ROOT_OFFSET)
-    n = np.float32(np.int32(bits >> _SHIFT) - _EXPONENT)
-    m = float32_of(np.int32(np.int32(bits & _MANTISSA) + _ROOT))
-    s = (m - _ONE) / (m + _ONE)
-    t = s * s
-    return n * _LN2_32 + (s + s) * (_ONE + t * (_THIRD + t * (_FIFTH + t * (_SEVENTH + t * _NINTH))))
 
 
 @jit

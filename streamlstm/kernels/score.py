@@ -7,39 +7,70 @@
 | P | regressors of a skip: a constant, 8 D, K, C |
 | z | an input in standard deviations from its mean; float32 from here on |
 
-The tuples `setup`, `pool`, `records`, `out` and `tap` are those of `arguments`; the score is that of `parts`.
+The tuples `setup`, `pool`, `records`, `out` and `tap` are those of `arguments`, `block` is that of `block`; the score is
+that of `parts`.
 """
 
 import numpy as np
 
 from streamlstm.kernels import episodes, thresholds
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.block import (
+    COUNT,
+    ERROR,
+    FULL,
+    GAIN,
+    LEARN_WEIGHT,
+    MOST,
+    PART_LEARN,
+    PREDICTED,
+    RING,
+    SCORE_NOW,
+    STATE_FIELDS,
+    THERE,
+    TOTAL,
+    USUAL,
+    VALUE,
+    Z,
+    element,
+    entry,
+    fill,
+    fill_entries,
+    read_entries,
+    read_fields,
+    set_element,
+    set_entry,
+    write_entries,
+    write_fields,
+)
+from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.details import cause_of, write_alarm, write_detail, write_unscored
 from streamlstm.kernels.episodes import NONE, step_episode, teaching
-from streamlstm.kernels.extremes import absorb_extremes, lifted
+from streamlstm.kernels.extremes import absorb_extremes, has_extremes, lifted
 from streamlstm.kernels.inputs import (
     BOUND,
     absorb_regressors,
     begin_regressors,
     bounded,
+    bounded_lanes,
     calendar,
     known_input,
     learn_inputs,
     normalised,
     read_regressors,
+    spread_of,
 )
+from streamlstm.kernels.lanes import copy_lanes, load, store
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.parts import (
-    WORK,
-    WORK_ERROR,
+    WILD,
+    WILD_EARLY,
+    absorb_errors,
+    absorb_parts,
+    absorb_recent,
+    add_up,
     combine,
-    head_part,
-    range_part,
-    read_values,
-    recent_spread,
+    measure,
     share_out,
-    smooth_parts,
-    variability_part,
 )
 from streamlstm.kernels.rules import broken_rule
 from streamlstm.kernels.times import after_gap, note_time
@@ -47,11 +78,7 @@ from streamlstm.types import NO_TIME, Stage
 
 LEARNING, CALIBRATING, LIVE = map(int, Stage)
 _NORMALISER_ROWS = 10_000.0  # memory of the running mean and spread
-# What one record may move, in usual errors: the recent error, and the usual error itself. Without the bounds one value
-# of 1e30 makes a stream blind for thousands of records; a lasting shift is followed within some.
-_JUMP, _OUTLIER = np.float32(100), np.float32(100)
 _SANE = np.float32(10)  # online: usual errors above which a record teaches the weights nothing
-_QUANTILE, _QUANTILE_GAIN = np.float32(0.01), np.float32(20)
 _DAY_NS = 86_400e9
 _ROWS_PER_DAY = 1440.0  # of data without times
 _LARGEST_TAIL = 0.02  # a stream of a few records a day must not be told to flag them all
@@ -62,16 +89,16 @@ _NAN, _ZERO, _ONE = np.float32(np.nan), np.float32(0), np.float32(1)
 def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
     """Writes what the network reads at record b: z (inputs of the first layer) and regressors behind the place of h."""
     sizes, params = setup.sizes, setup.params
-    D, K, C, H = sizes[N_FEATURES], sizes[N_KNOWN], sizes[N_CALENDAR], sizes[HIDDEN]
-    I, P = D + K, 1 + REGRESSORS * D + K + C
+    D, K, C = sizes[N_FEATURES], sizes[N_KNOWN], sizes[N_CALENDAR]
+    I, P = D + K, sizes[N_REGRESSORS]
     state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
     at = sizes[AT_REGRESSORS]
     clip = np.float32(params[CLIP])
     if mark[READY] == 1 and (mark[BEGUN] == 0 or after_gap(mark, records.time[b], params[RESET_NS])):
         begin_row(s, setup, pool, x, clip)
-    for d in range(D):
-        z[z0 + d] = bounded(state[at + d], clip)
-    raw, cut = r0 + H, r0 + H + P
+    for d in range(0, D, LANES):
+        store(z, z0 + d, bounded_lanes(load(state, at + d), clip))
+    raw, cut = r0 + sizes[PADDED], r0 + sizes[PADDED] + P
     read_regressors(state, at, sizes[AT_CLIPPED], D, clip, regressors, raw + 1, cut + 1)
     regressors[raw] = regressors[cut] = _ONE
     known = 1 + REGRESSORS * D
@@ -130,43 +157,109 @@ def wished_tail(mark, params):
 
 
 @jit(inline=True)
-def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, work, w0):
-    """Scores record b against `prediction` (at p0) and absorbs it; writes the outputs of b and the state of s.
+def enter_row(b, s, r, setup, pool, records, tap, out, prediction, p0, block, broken, present):
+    """Whether record b is to be scored; then it is record r of the block, else nothing is left to do with it.
 
-    `prediction` holds a row of 3 D values, head by head; `network` (at p0) is the LSTM's part of it; `work` (at w0) has
-    room for WORK * D + PARTS values.
+    `prediction` holds a row of 3 D values at p0, head by head; broken and present int32 (16): the rule that a record of
+    the block breaks, and how many of its features are present.
     """
     sizes, params = setup.sizes, setup.params
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat, mark, x = pool.state[s], pool.stats[s], pool.marks[s], records.x[b]
     time = records.time[b]
-    broken = broken_rule(mark, state, stat, x, time, sizes, params) if sizes[RULES] != 0 else 0
+    broken[r] = broken_rule(mark, state, stat, x, time, sizes, params) if sizes[RULES] != 0 else 0
     note_time(mark, time)
     mark[LAST_ROW] = records.row[b]
     if mark[READY] == 0:
-        learn_row(b, s, setup, pool, records, tap, out, broken)
-        return
-
-    present = read_values(x, stat, D, I, prediction, p0, work, w0)
-    live = is_live(mark, state, params)
-    totals, parts = work[w0 + WORK * D :], out.values[OUT_PART:]
-    floor, gain = np.float32(params[SCALE_FLOOR]), np.float32(params[SMOOTH_GAIN])
+        learn_row(b, s, setup, pool, records, tap, out, broken[r])
+        return False
+    begun = mark[BEGUN] - 1
+    ring = sizes[AT_RING] + begun % RECENT_ROWS * D
+    count = 0
+    for d in range(D):
+        if np.isnan(x[d]):  # the prediction stands in
+            z, there = bounded(prediction[p0 + d], BOUND), _ZERO
+        else:
+            if np.isnan(stat[d]):
+                stat[d], stat[I + d], stat[2 * I + d] = x[d], 0.0, spread_of(x[d], 0.0)
+            z, there = normalised(x[d], stat[d], stat[2 * I + d]), _ONE
+            count += 1
+        set_element(block, Z, r * D + d, z)
+        set_element(block, THERE, r * D + d, there)
+        state[ring + d] = z
+    present[r] = count
     for head in range(HEADS):
-        totals[head] = head_part(head, D, sizes, state, floor, prediction, p0, work, w0)
-    totals[VARIABILITY] = variability_part(D, sizes, state, mark[BEGUN] - 1, np.float32(params[SCALE_GAIN]), work, w0)
-    totals[RANGE] = range_part(D, sizes, state, work, w0)
-    smooth, known = state[sizes[AT_SMOOTH] :], state[sizes[AT_PARTS] :]
-    if present > 0:
-        settled = mark[SCORED] >= params[CALIBRATING_ROWS] or params[ADAPT] != BY_STAGE
-        smooth_parts(totals, present, D, gain, mark[SCORED] == 0, mark[BEGUN] - 1, settled, smooth)
-    score = combine(smooth, known, known[PARTS:], params, parts, b)
+        copy_lanes(prediction, p0 + head * D, block.values, (PREDICTED + head) * block.stride + r * D, D)
+    read_fields(block, r, D, STATE_FIELDS, state, sizes[AT_REGRESSORS])
+    read_entries(block, r, state, sizes[AT_SMOOTH])
+    full = begun >= RECENT_ROWS - 1
+    fill(block, FULL, r * D, D, _ONE if full else _ZERO)
+    gain = np.float32(params[SMOOTH_GAIN]) if mark[SCORED] > 0 else _ONE
+    fill_entries(block, GAIN, r, gain if count > 0 else _ZERO)
+    if not full:
+        set_entry(block, GAIN, r, VARIABILITY, _ZERO)
+    fill_entries(block, COUNT, r, np.float32(count))
+    set_entry(block, COUNT, r, VARIABILITY, np.float32(D))
+    settled = mark[SCORED] >= params[CALIBRATING_ROWS] or params[ADAPT] != BY_STAGE
+    fill_entries(block, MOST, r, WILD if settled else WILD_EARLY)
+    return True
+
+
+@jit(inline=True)
+def score_block(block, rows, slots, places, broken, present, setup, pool, records, tap, out, network):
+    """Scores the records of a block and absorbs them; writes their outputs and the state of their streams.
+
+    rows, slots, places int32 (16): positions in the batch, in the pool and in the tile; `network` holds the LSTM's part
+    of a prediction at OUTPUTS times the place.
+    """
+    sizes, params = setup.sizes, setup.params
+    D = sizes[N_FEATURES]
+    floor, gain = np.float32(params[SCALE_FLOOR]), np.float32(params[SCALE_GAIN])
+    measure(block, floor, gain)
+    for r in range(block.records):
+        add_up(block, D, r)
+    combine(block)
+    for r in range(block.records):
+        score = _ZERO
+        for part in range(PARTS):
+            score += entry(block, VALUE, r, part)
+        state = pool.state[slots[r]]
+        if has_extremes(sizes, params) and is_live(pool.marks[slots[r]], state, params):
+            lift = lifted(score, state[LIMIT], records.x[rows[r]], pool.stats[slots[r]], sizes, params)
+            set_entry(block, VALUE, r, RANGE, entry(block, VALUE, r, RANGE) + (lift - score))
+            score = lift
+        fill_entries(block, SCORE_NOW, r, score)
+    share_out(block, D, np.float32(params[SMOOTH_GAIN]))
+    learns = False
+    for r in range(block.records):
+        n0 = places[r] * sizes[OUTPUTS]
+        if judge_row(rows[r], slots[r], r, block, broken[r], present[r], setup, pool, records, tap, out, network, n0):
+            learns = True
+    if learns:
+        absorb_errors(block, floor)
+        absorb_parts(block)
+    absorb_recent(block, floor, gain)
+    absorb_regressors(block, np.float32(params[CLIP]))
+    fields = RING if learns else USUAL
+    for r in range(block.records):
+        state = pool.state[slots[r]]
+        write_entries(block, r, state, sizes[AT_SMOOTH])
+        write_fields(block, r, D, fields, state, sizes[AT_REGRESSORS])
+
+
+@jit(inline=True)
+def judge_row(b, s, r, block, broken, present, setup, pool, records, tap, out, network, n0):
+    """Holds the score of record r of the block against its stream's threshold, and writes the outputs of b.
+
+    Whether the record teaches what is usual for its stream.
+    """
+    sizes, params = setup.sizes, setup.params
+    state, mark, x = pool.state[s], pool.marks[s], records.x[b]
+    time = records.time[b]
+    live = is_live(mark, state, params)
+    score = entry(block, SCORE_NOW, r, 0)
     limit = state[LIMIT]
     state[SCORE] = score
-    if live:
-        lift = lifted(score, limit, x, stat, sizes, params)
-        parts[RANGE, b] += lift - score
-        score = lift
-    share_out(D, gain, score, parts, b, totals, work, w0, state[sizes[AT_SHARE] :])
     severity = _NAN
     if live:
         limit = thresholds.held_against(sizes[KIND], state[sizes[AT_THRESHOLD] :], score, limit, params)
@@ -175,18 +268,21 @@ def score_row(b, s, setup, pool, records, tap, out, prediction, network, p0, wor
     flag = 1 if mark[OPEN] == 1 and (severity > _ONE or broken != 0) else 0
     cause = 0
     if flag == 1:
-        cause = broken if broken != 0 else cause_of(b, s, setup, pool, parts, work, w0)
+        cause = broken if broken != 0 else cause_of(block, r, sizes[N_FEATURES])
     write_alarm(b, mark, state, out, change, flag, cause)
     out.values[OUT_SCORE, b] = score
     out.values[OUT_THRESHOLD, b] = limit if live else _NAN
     out.values[OUT_SEVERITY, b] = severity
+    for part in range(PARTS):
+        out.values[OUT_PART + part, b] = entry(block, VALUE, r, part)
     out.codes[OUT_STAGE, b] = LIVE if live else CALIBRATING
-    out.codes[OUT_IMPUTED, b] = D - present
+    out.codes[OUT_IMPUTED, b] = sizes[N_FEATURES] - present
     out.codes[OUT_DETAILED, b] = 0
     if flag == 1 or records.detail:
-        write_detail(b, s, setup, pool, out, prediction, p0, present)
+        write_detail(b, s, r, block, present, setup, pool, out)
     # a rule's alarm is none that the threshold was to keep rare
-    absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, change if severity > _ONE else NONE)
+    change = change if severity > _ONE else NONE
+    return absorb_row(b, s, r, block, present, setup, pool, x, tap, network, n0, live, change)
 
 
 @jit(inline=True)
@@ -262,34 +358,33 @@ def adapting(sizes, params, mark, quiet):
 
 
 @jit(inline=True)
-def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, change):
-    """Learns from record b after its score: threshold, calibration, usual and recent errors, regressors, counters."""
+def absorb_row(b, s, r, block, present, setup, pool, x, tap, network, n0, live, change):
+    """Learns from record r of the block after its score: threshold, inputs, counters.
+
+    What the block's elements and entries are to learn it writes as weights there. Whether there is such.
+    """
     sizes, params = setup.sizes, setup.params
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
     quiet = teaching(mark, params)
-    adapt = adapting(sizes, params, mark, quiet)
+    adapt = adapting(sizes, params, mark, quiet) if present > 0 else 0
     tail = wished_tail(mark, params)
-    if present > 0 and adapt & THRESHOLD:
+    if adapt & THRESHOLD:
         lesson = lesson_of(mark, change, live, params)
         score = state[SCORE]
         if live and lesson != ACCEPTED:
             score = min(score, np.float32(2) * state[LIMIT])
         thresholds.absorb(sizes[KIND], state[sizes[AT_THRESHOLD] :], lesson, score, tail, params)
     if sizes[ONLINE] == 1:
-        sane = work[w0 + WORK * D + RAW] < _SANE * _SANE * np.float32(present)
-        absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, quiet and sane)
-    weight = 1.0 / (mark[SCORED] + 1.0)
-    if present > 0 and adapt & ERRORS:
-        absorb_errors(D, sizes, state, mark, np.float32(max(weight, params[LEAST_WEIGHT])), params, work, w0)
-    if present > 0 and adapt & CALIBRATION:
-        absorb_parts(sizes, state, np.float32(max(weight, params[LEAST_PART_WEIGHT])))
-    absorb_recent(D, sizes, state, params, work, w0)
-    absorb_regressors(state, sizes[AT_REGRESSORS], sizes[AT_CLIPPED], D, work, w0, np.float32(params[CLIP]))
-    if sizes[ONLINE] == 1:
+        sane = entry(block, TOTAL, r, RAW) < _SANE * _SANE * np.float32(present)
+        absorb_tap(b, mark, state, sizes, tap, network, n0, block, r, quiet and sane)
         absorb_extremes(x, stat, D, I)
         if quiet:
             learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))
+    weight = 1.0 / (mark[SCORED] + 1.0)
+    fill(block, LEARN_WEIGHT, r * D, D, np.float32(max(weight, params[LEAST_WEIGHT])) if adapt & ERRORS else _ZERO)
+    weight = np.float32(max(weight, params[LEAST_PART_WEIGHT])) if adapt & CALIBRATION else _ZERO
+    fill_entries(block, PART_LEARN, r, weight)
     mark[IMPUTED] += D - present
     mark[SEEN] += 1
     mark[BEGUN] += 1
@@ -298,66 +393,21 @@ def absorb_row(b, s, setup, pool, x, tap, network, p0, work, w0, present, live, 
     due = mark[SCORED] % thresholds.interval(sizes[KIND]) == 0
     if due or change == episodes.OPENED or (not live and mark[SCORED] >= params[CALIBRATING_ROWS]):
         state[LIMIT] = thresholds.limit(sizes[KIND], state[sizes[AT_THRESHOLD] :], tail, params)
+    return adapt & (ERRORS | CALIBRATION) != 0
 
 
 @jit
-def absorb_errors(D, sizes, state, mark, weight, params, work, w0):
-    """Writes the usual errors of the heads (root mean square), mean and variance of the variability, and the range."""
-    floor, there = np.float32(params[SCALE_FLOOR]), work[w0 + D :]
-    for head in range(HEADS):
-        usual, error = state[sizes[AT_USUAL] + head * D :], work[w0 + (WORK_ERROR + head) * D :]
-        for d in range(D):
-            fixed = max(usual[d], floor)
-            size = min(abs(error[d]), _OUTLIER * fixed)
-            usual[d] = np.sqrt(fixed * fixed + there[d] * weight * (size * size - fixed * fixed))
-    low, high, z = state[sizes[AT_RANGE] :], state[sizes[AT_RANGE] + D :], work[w0:]
-    step = min(_QUANTILE_GAIN * weight, _ONE)
-    for d in range(D):
-        low[d] += there[d] * step * (_QUANTILE - (_ONE if z[d] < low[d] else _ZERO))
-        high[d] += there[d] * step * ((_ONE if z[d] > high[d] else _ZERO) - _QUANTILE)
-    if mark[BEGUN] < RECENT_ROWS:
-        return
-    mean, variance = state[sizes[AT_VARIABILITY] :], state[sizes[AT_VARIABILITY] + D :]
-    ring = state[sizes[AT_RING] :]
-    for d in range(D):
-        difference = recent_spread(ring, D, d) - mean[d]
-        mean[d] += weight * difference
-        variance[d] = (_ONE - weight) * (variance[d] + weight * difference * difference)
-
-
-@jit
-def absorb_parts(sizes, state, weight):
-    """Writes mean and variance of the smoothed parts (West's update)."""
-    smooth, mean, variance = state[sizes[AT_SMOOTH] :], state[sizes[AT_PARTS] :], state[sizes[AT_PARTS] + PARTS :]
-    for part in range(PARTS):
-        difference = smooth[part] - mean[part]
-        mean[part] += weight * difference
-        variance[part] = (_ONE - weight) * (variance[part] + weight * difference * difference)
-
-
-@jit(inline=True)
-def absorb_recent(D, sizes, state, params, work, w0):
-    """Writes the recent errors of the heads."""
-    gain, floor, there = np.float32(params[SCALE_GAIN]), np.float32(params[SCALE_FLOOR]), work[w0 + D :]
-    for head in range(HEADS):
-        usual, recent = state[sizes[AT_USUAL] + head * D :], state[sizes[AT_ERRORS] + head * D :]
-        error = work[w0 + (WORK_ERROR + head) * D :]
-        for d in range(D):
-            largest = max(max(usual[d], floor), recent[d])
-            recent[d] += there[d] * gain * (min(abs(error[d]), _JUMP * largest) - recent[d])
-
-
-@jit
-def absorb_tap(b, mark, state, sizes, tap, network, p0, work, w0, admitted):
+def absorb_tap(b, mark, state, sizes, tap, network, n0, block, r, admitted):
     """Writes what online learning takes from record b: the skips' target and the LSTM's, and a window that is full."""
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     O = HEADS * D
     memory = 2 * sizes[LAYERS] * sizes[PADDED]
-    entry = sizes[AT_WINDOW] + memory + mark[WINDOW_AT] * (I + O)
+    wished = sizes[AT_WINDOW] + memory + mark[WINDOW_AT] * (I + O) + I
     for d in range(D):
-        tap.target[tap.at + b, d] = bounded(work[w0 + d], BOUND) if admitted else _NAN
-    for j in range(O):
-        state[entry + I + j] = work[w0 + WORK_ERROR * D + j] + network[p0 + j] if admitted else _NAN
+        tap.target[tap.at + b, d] = bounded(element(block, Z, r * D + d), BOUND) if admitted else _NAN
+        for head in range(HEADS):
+            left = element(block, ERROR + head, r * D + d) + network[n0 + head * D + d]
+            state[wished + head * D + d] = left if admitted else _NAN
     mark[WINDOW_AT] += 1
     tap.closed[0, tap.at + b] = 0
     if mark[WINDOW_AT] == sizes[WINDOW]:

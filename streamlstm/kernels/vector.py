@@ -13,7 +13,7 @@ from streamlstm.kernels.compiling import HAS_FMA, LANES
 
 cgutils: Any = numba_cgutils
 FLOAT = ir.FloatType()
-I32, I64 = ir.IntType(32), ir.IntType(64)
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
 BITS = ir.VectorType(I32, LANES)
 
@@ -62,9 +62,27 @@ class Emitter:
 
     def broadcast(self, base: Any, offset: Any) -> Any:
         """The float at base + offset in all lanes."""
+        return self.splat(self.builder.load(self.builder.gep(base, [offset])))
+
+    def splat(self, value: Any) -> Any:
+        """The float `value` in all lanes."""
         undefined = ir.Constant(VECTOR, ir.Undefined)
-        scalar = self.builder.insert_element(undefined, self.builder.load(self.builder.gep(base, [offset])), I32(0))
+        scalar = self.builder.insert_element(undefined, value, I32(0))
         return self.builder.shuffle_vector(scalar, undefined, ir.Constant(BITS, [0] * LANES))
+
+    def sqrt(self, x: Any) -> Any:
+        """Square roots."""
+        return self._call("sqrt", x)
+
+    def abs(self, x: Any) -> Any:
+        """Absolute values."""
+        return self._call("fabs", x)
+
+    def _call(self, name: str, x: Any) -> Any:
+        kind = ir.FunctionType(VECTOR, [VECTOR])
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{LANES}f32"), [x]
+        )
 
     def clamp(self, x: Any, bound: float) -> Any:
         """x within +-bound; NaN stays NaN, since a comparison with it is false."""
@@ -89,6 +107,34 @@ class Emitter:
         exponent = b.shl(b.bitcast(shifted, BITS), ir.Constant(BITS, [23] * LANES))
         scale = b.bitcast(b.add(exponent, ir.Constant(BITS, [0x3F800000] * LANES)), VECTOR)
         return b.fmul(q, scale)
+
+    def log1p(self, c: Any) -> Any:
+        """ln(1 + c) of c >= 0, within 2e-7 absolute and 2 ulp of larger results.
+
+        1 + c = m 2^n with m from sqrt(1/2) to sqrt 2, ln m = 2 atanh((m - 1) / (m + 1)) by its series.
+        """
+        b, one = self.builder, self.constant(1.0)
+        root = 0x3F3504F3  # sqrt(1/2)
+        bits = b.add(b.bitcast(b.fadd(one, c), BITS), ir.Constant(BITS, [0x3F800000 - root] * LANES))
+        n = b.sitofp(b.sub(b.ashr(bits, ir.Constant(BITS, [23] * LANES)), ir.Constant(BITS, [127] * LANES)), VECTOR)
+        mantissa = b.and_(bits, ir.Constant(BITS, [0x007FFFFF] * LANES))
+        m = b.bitcast(b.add(mantissa, ir.Constant(BITS, [root] * LANES)), VECTOR)
+        s = b.fdiv(b.fsub(m, one), b.fadd(m, one))
+        t = b.fmul(s, s)
+        series = self.constant(1 / 9)
+        for coefficient in (1 / 7, 1 / 5, 1 / 3, 1.0):
+            series = b.fadd(self.constant(coefficient), b.fmul(t, series))
+        return b.fadd(b.fmul(n, self.constant(0.6931471805599453)), b.fmul(b.fadd(s, s), series))
+
+    def prefetch(self, base: Any, size: Any) -> None:
+        """Asks for the cache lines of `size` bytes at base, to be written."""
+        b, line = self.builder, 64
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        fetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        start = b.bitcast(base, byte)
+        with cgutils.for_range(b, b.udiv(b.add(size, I64(line - 1)), I64(line))) as loop:
+            b.call(fetch, [b.gep(start, [b.mul(loop.index, I64(line))]), I32(1), I32(3), I32(1)])
 
     def accumulate(self, start: list[list[Any]], count: Any, weights: Any, rows: Any) -> list[list[Any]]:
         """start[r][v] + sum over k < count of rows(r, k) * weights(v, k), a chain of fma per element, k innermost.

@@ -23,17 +23,15 @@ from streamlstm.kernels.layout import (
     ERRORS,
     HEADS,
     KIND,
-    LAGS,
     LEAST_PART_WEIGHT,
     LEAST_WEIGHT,
     PADDED,
     RAW,
-    REGRESSORS,
     SCORED,
     THRESHOLD,
     THRESHOLD_WIDTHS,
 )
-from streamlstm.kernels.regress import regress_stream
+from streamlstm.kernels.regress import regress_scratch, regress_stream
 from streamlstm.kernels.ridge import add_moments, solve_ridge
 from streamlstm.kernels.score import wished_tail
 from streamlstm.kernels.thresholds import limit
@@ -148,9 +146,9 @@ def _regress(recording: Recording, stat: Float64, layout: Layout, clip: float) -
     out = _Regression(
         np.empty((n, 2 * P), np.float32), np.empty((n, D + layout.num_known), np.float32), np.empty((n, D), np.float32)
     )
-    row = np.zeros((2 * REGRESSORS - LAGS + 1) * D, np.float32)
+    scratch = np.zeros(regress_scratch(D, P), np.float32)
     regress_stream(
-        recording.time, recording.x, stat, D, C, np.float32(clip), row, out.regressors, out.inputs, out.target
+        recording.time, recording.x, stat, D, C, np.float32(clip), scratch, out.regressors, out.inputs, out.target
     )
     return out
 
@@ -206,8 +204,8 @@ def find_starts(
     params[CALIBRATING_ROWS] = np.inf  # no stream becomes live, every score is learned
     params[LEAST_WEIGHT] = params[LEAST_PART_WEIGHT] = 0
     engine = Engine(config, layout, Model(network, features, exogenous, known[0, : HEADS * D], None, config))
-    first, end = int(sizes[AT_USUAL]), int(sizes[AT_THRESHOLD])
-    at_range = int(sizes[AT_RANGE]) - first
+    columns, at_threshold = layout.known_columns, int(sizes[AT_THRESHOLD])
+    at_range = int(sizes[AT_RANGE] - sizes[AT_USUAL])
     for n, recording in enumerate(recordings.values()):
         one = slice(n, n + 1)
         x = np.ascontiguousarray(recording.x)
@@ -221,10 +219,10 @@ def find_starts(
             pool.slots(np.array([pool.stream("")], np.int32))
             rows = pool.rows
             engine.score(rows, np.zeros(len(x), np.int32), recording.time, x, np.arange(len(x)), 0, detail=False)
-            known[n] = rows.state[0, first:end]
+            known[n] = rows.state[0, columns]
             if stage == ERRORS:
                 known[n, at_range : at_range + 2 * D] = usual_range(x, stats[n], D)
-        thresholds[n] = rows.state[0, end : end + width]
+        thresholds[n] = rows.state[0, at_threshold : at_threshold + width]
         limits[n] = limit(sizes[KIND], thresholds[n], wished_tail(rows.marks[0], params), params)
         scored[n] = rows.marks[0, SCORED]
     return Starts(tuple(recordings), stats, known, thresholds, limits, scored)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamlstm.config import Config
+from streamlstm.kernels.block import block_size
 from streamlstm.kernels.compiling import LANES
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import *
@@ -32,7 +33,7 @@ class Layout:
     @property
     def num_regressors(self) -> int:
         """Inputs of one linear skip: a constant, eight per feature, the known inputs, and those made of the time."""
-        return 1 + REGRESSORS * self.num_features + self.num_known + self.num_calendar
+        return int(self.sizes[N_REGRESSORS])
 
     @property
     def num_calendar(self) -> int:
@@ -46,13 +47,20 @@ class Layout:
 
     @property
     def known_width(self) -> int:
-        """float32 values of a stream's row that a fit finds out: usual errors, variability, range, calibration."""
-        return int(self.sizes[AT_THRESHOLD] - self.sizes[AT_USUAL])
+        """float32 values of a stream's row that a fit finds out."""
+        return len(self.known_columns)
+
+    @property
+    def known_columns(self) -> Int64:
+        """Columns of what a fit finds out: usual errors, variability, range, calibration."""
+        usual, ring, parts = (int(self.sizes[at]) for at in (AT_USUAL, AT_RING, AT_PARTS))
+        return np.concatenate([np.arange(usual, ring), np.arange(parts, parts + 2 * PARTS)])
 
     @property
     def scratch_size(self) -> int:
         """float32 values that one thread needs besides the state."""
-        return int(TILE * (self.sizes[LDZ] + self.sizes[LDR] + 2 * self.sizes[OUTPUTS]))
+        rows = self.sizes[LDZ] + self.sizes[LDR] + 2 * self.sizes[OUTPUTS]
+        return int(TILE * rows + block_size(self.num_features))
 
 
 def padded(n: int) -> int:
@@ -76,29 +84,30 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     window = config.learning.window if online else 0
     for entry, width in (
         (AT_LAYERS, 2 * L * Hp),
+        (AT_SMOOTH, PARTS),
+        (AT_PARTS, 2 * PARTS),
         (AT_REGRESSORS, REGRESSORS * D),
         (AT_CLIPPED, (REGRESSORS - LAGS) * D),
         (AT_ERRORS, HEADS * D),
         (AT_UNREST, D),
         (AT_SHARE, D),
-        (AT_RING, RECENT_ROWS * D),
-        (AT_SMOOTH, PARTS),
-        (AT_FLAT, D if rules & RULE_FLAT else 0),
-        (AT_MISSED, D if rules & RULE_MISSED else 0),
         (AT_USUAL, HEADS * D),
         (AT_VARIABILITY, 2 * D),
         (AT_RANGE, 2 * D),
-        (AT_PARTS, 2 * PARTS),
+        (AT_RING, RECENT_ROWS * D),
+        (AT_FLAT, D if rules & RULE_FLAT else 0),
+        (AT_MISSED, D if rules & RULE_MISSED else 0),
         (AT_THRESHOLD, THRESHOLD_WIDTHS[kind]),
         (AT_WINDOW, window * (D + K + HEADS * D) + 2 * L * Hp if online else 0),
     ):
         sizes[entry] = column
         column += width
-    sizes[STATE_WIDTH] = column
+    sizes[STATE_WIDTH] = max(column, sizes[AT_FLAT] + LANES)  # the ring is read 16 floats at a time
     sizes[AT_VALUE] = 3 * (D + K) + (2 * D if online else 0)
     sizes[STATS_WIDTH] = sizes[AT_VALUE] + (D if rules & RULE_VALUE else 0)
-    sizes[LDZ] = max(D + K + H, 2 * H if L > 1 else 0)
-    sizes[LDR] = H + 2 * (1 + REGRESSORS * D + K + sizes[N_CALENDAR])
+    sizes[N_REGRESSORS] = P = 1 + REGRESSORS * D + K + sizes[N_CALENDAR]
+    # rows of the network's scratch, with room for what a copy writes too much
+    sizes[LDZ], sizes[LDR] = max(D + K + Hp, padded(D), 2 * Hp if L > 1 else 0), Hp + 2 * P + LANES
     sizes[WINDOW], sizes[SEGMENT] = window, config.learning.update_every if online else 0
     sizes[KIND], sizes[ONLINE], sizes[RULES] = kind, int(online), rules
     sizes[DROPS] = DROP_LATE * (time.late == "drop") | DROP_REPEATED * (time.repeated == "drop")

@@ -18,7 +18,6 @@ from streamlstm.errors import StateError
 from streamlstm.kernels.arguments import Pool
 from streamlstm.kernels.layout import (
     AT_THRESHOLD,
-    AT_USUAL,
     BEGUN,
     CALIBRATING_ROWS,
     CONTRAST,
@@ -152,7 +151,7 @@ class StreamPool:
         sizes = self.layout.sizes
         state, marks = self.rows.state, self.rows.marks
         self.rows.stats[slots, : starts.stats.shape[1]] = starts.stats[numbers]
-        state[slots, int(sizes[AT_USUAL]) : int(sizes[AT_THRESHOLD])] = starts.known[numbers]
+        state[np.ix_(slots, self.layout.known_columns)] = starts.known[numbers]
         marks[slots, READY] = 1
         # At least one: the scale is known, the kernel need not take the model's common one.
         marks[slots, SCORED] = 1
