@@ -38,7 +38,8 @@ from streamlstm.kernels.layout import (
 from streamlstm.model.files import load_model
 from streamlstm.model.layout import Layout, make_layout
 from streamlstm.model.network import Model
-from streamlstm.state.pool import StreamPool, stages, too_quiet
+from streamlstm.state.pool import StreamPool, stages
+from streamlstm.state.rates import possible_rates
 from streamlstm.types import NO_TIME, Episode, EventBatch, Float64, Int32, Int64, Scored, ScoredBatch, Stage
 
 CALL = "call"
@@ -234,11 +235,11 @@ class Detector:
         backward, repeated, dropped = np.sum(counts, axis=0) if counts else (0, 0, 0)
         return int(backward), int(repeated), int(dropped)
 
-    def too_quiet(self) -> int:
-        """Live streams whose data cannot support the wished rate of alarms: they show nothing to alarm at."""
+    def possible_rates(self) -> Float64:
+        """Alarms per day that those live streams can keep whose data cannot support the wished rate."""
         if not self.features:
-            return 0
-        return sum(int(np.count_nonzero(too_quiet(rows, self.layout))) for _, rows in self.pool.scan())
+            return np.zeros(0)
+        return np.concatenate([np.zeros(0), *(possible_rates(rows, self.layout) for _, rows in self.pool.scan())])
 
     # ---- snapshots
 

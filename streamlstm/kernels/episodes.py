@@ -5,6 +5,7 @@ import numpy as np
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import (
     ACCEPT_AFTER_ROWS,
+    ALARMS,
     CAUSE,
     CLOSED_TIME,
     DROPPED,
@@ -58,6 +59,8 @@ def step_episode(mark, scalars, severity, broken, time, source, row, params):
         mark[FIRST] = mark[LAST] = mark[SEEN] + mark[DROPPED]
         mark[CLOSED_TIME] = mark[PEAK_TIME] = time
         scalars[PEAK] = scalars[REPORTED] = severity if severity > _ONE else _ONE
+        if severity > _ONE:
+            mark[ALARMS] += 1
         return OPENED
     mark[LENGTH] += 1
     if anomalous:

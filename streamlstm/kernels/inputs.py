@@ -4,7 +4,7 @@ import numpy as np
 
 from streamlstm.kernels.block import AVERAGE, CLIPPED_AVERAGE, LAG, Z, get, put
 from streamlstm.kernels.compiling import LANES, jit
-from streamlstm.kernels.lanes import copy_lanes, load, maximum, minimum, splat, store
+from streamlstm.kernels.lanes import copy_lanes, load, maximum, minimum, rounded, splat, store, where
 from streamlstm.kernels.layout import LAGS, REGRESSORS, SPANS
 from streamlstm.types import NO_TIME
 
@@ -19,7 +19,7 @@ _TWO_PI = np.float32(6.283185307179586)
 _S3, _S5, _S7, _S9 = (np.float32(1 / n) for n in (6, 120, 5040, 362880))
 _DAY_NS = 86_400 * 10**9
 _PERIODS = (_DAY_NS, _DAY_NS // 2, 7 * _DAY_NS)
-_COVERED = (_DAY_NS, _DAY_NS, 7 * _DAY_NS)  # history from which a period's inputs count
+_SHORTEST, _COVERED = _DAY_NS, (_DAY_NS, _DAY_NS, 7 * _DAY_NS)  # history from which a period's inputs count
 CALENDAR = 2 * len(_PERIODS)
 """Known inputs of the skips that are made of the time: sine and cosine of each period."""
 
@@ -91,12 +91,11 @@ def absorb_regressors(block, clip):
 
 
 @jit(inline=True)
-def read_regressors(state, at, clipped, D, clip, out, o0, o1):
-    """Writes the 8 D raw regressors at o0 of `out` and the clipped ones at o1, and up to 15 floats more behind each."""
-    copy_lanes(state, at, out, o0, REGRESSORS * D)
+def read_clipped(state, at, clipped, D, clip, out, o0):
+    """Writes the 8 D clipped regressors at o0 of `out`, and up to 15 floats more; the raw ones are `state` from `at` on."""
     for j in range(0, LAGS * D, LANES):
-        store(out, o1 + j, bounded_lanes(load(state, at + j), clip))
-    copy_lanes(state, clipped, out, o1 + LAGS * D, (REGRESSORS - LAGS) * D)
+        store(out, o0 + j, bounded_lanes(load(state, at + j), clip))
+    copy_lanes(state, clipped, out, o0 + LAGS * D, (REGRESSORS - LAGS) * D)
 
 
 @jit(inline=True)
@@ -111,24 +110,23 @@ def known_input(x, stat, I, k, clip):
 def calendar(time, first, last, out, o0):
     """Writes sine and cosine of day, half day and week (CALENDAR values at o0), 0 until the history covers the period.
 
-    time, first, last int64 ns: of the record, and of the stream's first and latest records before it.
+    time, first, last int64 ns: of the record, and of the stream's first and latest records before it. Up to 10 floats
+    more are written behind.
     """
-    for k in range(CALENDAR):
-        out[o0 + k] = _ZERO
-    if time == NO_TIME or first == NO_TIME:
+    store(out, o0, splat(_ZERO))
+    if time == NO_TIME or first == NO_TIME or last - first < _SHORTEST:
         return
     for k in range(len(_PERIODS)):
         if last - first >= _COVERED[k]:
             turn = np.float32(np.float64(time % _PERIODS[k]) / _PERIODS[k])
-            out[o0 + 2 * k] = sine_of_turn(turn)
-            out[o0 + 2 * k + 1] = sine_of_turn(turn + _QUARTER)
+            out[o0 + 2 * k], out[o0 + 2 * k + 1] = turn, turn + _QUARTER
+    store(out, o0, sines_of_turns(load(out, o0)))
 
 
 @jit(inline=True)
-def sine_of_turn(turn):
-    """sin(2 pi turn) within 1e-6 for turn from 0 to 2: folded to a quarter turn, then the series of the sine to x^9."""
-    x = turn - np.rint(turn)
-    x = _HALF - x if x > _QUARTER else (-_HALF - x if x < -_QUARTER else x)
-    x *= _TWO_PI
+def sines_of_turns(turns):
+    """sin(2 pi turn) within 1e-6 for turns from 0 to 2: folded to a quarter turn, then the series of the sine to x^9."""
+    x = turns - rounded(turns)
+    x = where(x > _QUARTER, _HALF - x, where(x < -_QUARTER, -_HALF - x, x)) * _TWO_PI
     y = x * x
     return x * (_ONE - y * (_S3 - y * (_S5 - y * (_S7 - y * _S9))))

@@ -116,6 +116,12 @@ def absolute(typing_context, v):
 
 
 @intrinsic
+def rounded(typing_context, v):
+    """The nearest integers; halves to the even one."""
+    return _of_lanes(Emitter.round)
+
+
+@intrinsic
 def log1p(typing_context, v):
     """ln(1 + v) of v >= 0, within 2e-7 absolute and 2 ulp of larger results."""
     return _of_lanes(Emitter.log1p)

@@ -6,15 +6,15 @@ from streamlstm.kernels.block import ERRORS_NOW, Z, block_size, make_block, read
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.inputs import (
     BOUND,
-    CALENDAR,
     absorb_regressors,
     begin_regressors,
     bounded,
     calendar,
     known_input,
     normalised,
-    read_regressors,
+    read_clipped,
 )
+from streamlstm.kernels.lanes import copy_lanes
 from streamlstm.kernels.layout import REGRESSORS
 from streamlstm.types import NO_TIME
 
@@ -56,20 +56,19 @@ def regress_stream(time, x, stat, D, C, clip, scratch, out_regressors, out_input
             out_inputs[t, d] = bounded(row[d], clip)
             out_target[t, d] = _NAN if missing else bounded(z, BOUND)
             set_element(block, Z, d, row[d] if missing else z)
-        read_regressors(row, _START, cut, D, clip, regressors, _START + 1, P + 1)
+        copy_lanes(row, _START, regressors, _START + 1, REGRESSORS * D)
+        for k in range(I - D):
+            value = known_input(x[t], stat, I, D + k, clip)
+            out_inputs[t, D + k] = regressors[known + k] = value
+        if C > 0:
+            calendar(time[t], first, last, regressors, known + I - D)
+        read_clipped(row, _START, cut, D, clip, regressors, P + 1)
+        for k in range(known, P):
+            regressors[P + k] = regressors[k]
         regressors[0] = regressors[P] = _ONE
         read_fields(block, 0, D, _FIELDS, row, _START)
         absorb_regressors(block, clip)
         write_fields(block, 0, D, _FIELDS, row, _START)
-        for k in range(I - D):
-            value = known_input(x[t], stat, I, D + k, clip)
-            out_inputs[t, D + k] = value
-            regressors[known + k] = regressors[P + known + k] = value
-        if C > 0:
-            at = known + I - D
-            calendar(time[t], first, last, regressors, at)
-            for k in range(CALENDAR):
-                regressors[P + at + k] = regressors[at + k]
         if time[t] != NO_TIME:
             first = time[t] if first == NO_TIME else first
             last = max(last, time[t])

@@ -56,7 +56,7 @@ from streamlstm.kernels.inputs import (
     known_input,
     learn_inputs,
     normalised,
-    read_regressors,
+    read_clipped,
     spread_of,
 )
 from streamlstm.kernels.lanes import copy_lanes, load, store
@@ -80,8 +80,8 @@ LEARNING, CALIBRATING, LIVE = map(int, Stage)
 _NORMALISER_ROWS = 10_000.0  # memory of the running mean and spread
 _SANE = np.float32(10)  # online: usual errors above which a record teaches the weights nothing
 _DAY_NS = 86_400e9
-_ROWS_PER_DAY = 1440.0  # of data without times
-_LARGEST_TAIL = 0.02  # a stream of a few records a day must not be told to flag them all
+ROWS_PER_DAY = 1440.0  # of data without times
+LARGEST_TAIL = 0.02  # a stream of a few records a day must not be told to flag them all
 _NAN, _ZERO, _ONE = np.float32(np.nan), np.float32(0), np.float32(1)
 
 
@@ -99,16 +99,16 @@ def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
     for d in range(0, D, LANES):
         store(z, z0 + d, bounded_lanes(load(state, at + d), clip))
     raw, cut = r0 + sizes[PADDED], r0 + sizes[PADDED] + P
-    read_regressors(state, at, sizes[AT_CLIPPED], D, clip, regressors, raw + 1, cut + 1)
-    regressors[raw] = regressors[cut] = _ONE
+    # each copy may write 15 floats too much, which the next one overwrites
+    copy_lanes(state, at, regressors, raw + 1, REGRESSORS * D)
     known = 1 + REGRESSORS * D
     for k in range(K):
-        value = known_input(x, stat, I, D + k, clip)
-        z[z0 + D + k] = regressors[raw + known + k] = regressors[cut + known + k] = value
+        z[z0 + D + k] = regressors[raw + known + k] = known_input(x, stat, I, D + k, clip)
     if C > 0:
         calendar(records.time[b], mark[FIRST_TIME], mark[LAST_TIME], regressors, raw + known + K)
-        for k in range(C):
-            regressors[cut + known + K + k] = regressors[raw + known + K + k]
+    read_clipped(state, at, sizes[AT_CLIPPED], D, clip, regressors, cut + 1)
+    copy_lanes(regressors, raw + known, regressors, cut + known, K + C)
+    regressors[raw] = regressors[cut] = _ONE
     if sizes[ONLINE] == 1:
         for j in range(2 * P):
             tap.regressors[tap.at + b, j] = regressors[raw + j]
@@ -150,10 +150,10 @@ def begin_row(s, setup, pool, x, clip):
 @jit(inline=True)
 def wished_tail(mark, params):
     """Alarms wished for per record, from those per day and the stream's own records per day."""
-    per_day = _ROWS_PER_DAY
+    per_day = ROWS_PER_DAY
     if mark[FIRST_TIME] != NO_TIME and mark[LAST_TIME] > mark[FIRST_TIME]:
         per_day = mark[SEEN] * _DAY_NS / np.float64(mark[LAST_TIME] - mark[FIRST_TIME])
-    return min(params[ALARMS_PER_DAY] / per_day, _LARGEST_TAIL)
+    return min(params[ALARMS_PER_DAY] / per_day, LARGEST_TAIL)
 
 
 @jit(inline=True)

@@ -78,6 +78,10 @@ class Emitter:
         """Absolute values."""
         return self._call("fabs", x)
 
+    def round(self, x: Any) -> Any:
+        """Nearest integers, halves to the even one."""
+        return self._call("rint", x)
+
     def _call(self, name: str, x: Any) -> Any:
         kind = ir.FunctionType(VECTOR, [VECTOR])
         return self.builder.call(

@@ -20,7 +20,7 @@ from streamlstm.errors import UsageError, WorkerError
 from streamlstm.model.network import Model
 from streamlstm.service.warmup import warm_up
 from streamlstm.state.keys import KeyTable
-from streamlstm.types import Episode, EventBatch, ScoredBatch
+from streamlstm.types import Episode, EventBatch, Float64, ScoredBatch
 
 _STOP_S = 5.0  # time for a worker to leave by itself
 _WHOLE = ("features", "keys", "time", "row", "value")  # fields of a scored batch that the caller's process has
@@ -68,8 +68,8 @@ class Scorer(Protocol):
         """Records older than one before, records that repeat a time, and how many of them were dropped."""
         ...
 
-    def too_quiet(self) -> int:
-        """Live streams that show nothing to alarm at."""
+    def possible_rates(self) -> Float64:
+        """Alarms per day that those live streams can keep whose data cannot support the wished rate."""
         ...
 
 
@@ -157,9 +157,9 @@ class Crew:
         answers = self._ask("time_faults")
         return sum(a[0] for a in answers), sum(a[1] for a in answers), sum(a[2] for a in answers)
 
-    def too_quiet(self) -> int:
-        """Live streams that show nothing to alarm at."""
-        return sum(self._ask("too_quiet"))
+    def possible_rates(self) -> Float64:
+        """See `Scorer`."""
+        return np.concatenate(self._ask("possible_rates"))
 
     def _ask(self, method: str) -> list[Any]:
         for pipe in self._pipes:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import numpy as np
+
 from streamlstm.detect.detector import Detector
-from streamlstm.types import Episode, EventBatch, ScoredBatch
+from streamlstm.types import Episode, EventBatch, Float64, ScoredBatch
 
 
 class Partitioned:
@@ -45,6 +47,6 @@ class Partitioned:
         faults = [detector.time_faults() for detector in self._detectors.values()]
         return sum(of[0] for of in faults), sum(of[1] for of in faults), sum(of[2] for of in faults)
 
-    def too_quiet(self) -> int:
-        """Live streams that show nothing to alarm at."""
-        return sum(detector.too_quiet() for detector in self._detectors.values())
+    def possible_rates(self) -> Float64:
+        """See `Detector.possible_rates`."""
+        return np.concatenate([np.zeros(0), *(detector.possible_rates() for detector in self._detectors.values())])

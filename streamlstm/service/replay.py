@@ -22,7 +22,7 @@ from streamlstm.service.partitioned import Partitioned
 from streamlstm.sinks import DeadLetterFile
 from streamlstm.sources import Source
 from streamlstm.sources.ranges import TopicRange
-from streamlstm.types import NO_TIME, EventBatch
+from streamlstm.types import NO_TIME, EventBatch, Float64
 from streamlstm.version import versions
 
 _SLICE_S = 0.05  # a paced replay wakes up this often
@@ -45,7 +45,7 @@ class Summary:
     first_time: int | None
     last_time: int | None
     seconds: float
-    too_quiet: int
+    possible_rates: Float64
     evaluation: Result | None = None
 
     def lines(self) -> list[tuple[str, str]]:
@@ -60,8 +60,10 @@ class Summary:
         ]
         if self.first_time is not None and self.last_time is not None:
             pairs.insert(1, ("from", f"{_iso(self.first_time)} to {_iso(self.last_time)}"))
-        if self.too_quiet:
-            pairs.append(("streams too quiet for the wished rate", f"{self.too_quiet:,} show nothing to alarm at"))
+        count = len(self.possible_rates)
+        if count:
+            kept = f"{count:,}; they can keep {np.median(self.possible_rates):.2g} alarms a day"
+            pairs.append(("streams too quiet or too rare for the wished rate", kept))
         return pairs + self.faults()
 
     def faults(self) -> list[tuple[str, str]]:
@@ -139,7 +141,7 @@ def replay(
                 scorer = Partitioned(make) if isinstance(source, TopicRange) else make()
             outlets = stack.enter_context(Outlets(wanted, scorer, evaluation))
             records, first, last, seconds = run(source, scorer, outlets, hooks, pace)
-            faults, too_quiet = scorer.time_faults(), scorer.too_quiet()
+            faults, possible = scorer.time_faults(), scorer.possible_rates()
             stages, keys = scorer.stages(), scorer.keys()
     finally:
         letters.close()
@@ -150,7 +152,7 @@ def replay(
         _check_labels(labels, windows, [quality.key for quality in result.streams], hooks)
     summary = Summary(
         records, len(keys), outlets.flags, outlets.episodes, letters.count, source.infinities,
-        *faults, stages, first, last, seconds, too_quiet, result,
+        *faults, stages, first, last, seconds, possible, result,
     )  # fmt: skip
     if report is not None and outlets.collector is not None:
         write_report(

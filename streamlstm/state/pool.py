@@ -20,13 +20,11 @@ from streamlstm.kernels.layout import (
     AT_THRESHOLD,
     BEGUN,
     CALIBRATING_ROWS,
-    CONTRAST,
     FIRST_TIME,
     KIND,
     LAST_ROW,
     LAST_TIME,
     LIMIT,
-    LIMIT_FLOOR,
     MARKS,
     READY,
     SCORED,
@@ -34,7 +32,6 @@ from streamlstm.kernels.layout import (
     STATS_WIDTH,
     THRESHOLD_WIDTHS,
 )
-from streamlstm.kernels.thresholds.contrast import SLOW
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Starts
 from streamlstm.state.keys import KeyTable
@@ -224,15 +221,6 @@ def stages(rows: Pool, layout: Layout) -> UInt8:
     ready = marks[:, READY] == 1
     live = (marks[:, SCORED] >= calibrating) & (marks[:, BEGUN] > calibrating) & (rows.state[:, LIMIT] > 0)
     return np.where(ready, np.where(live, Stage.LIVE, Stage.CALIBRATING), Stage.LEARNING).astype(np.uint8)
-
-
-def too_quiet(rows: Pool, layout: Layout) -> npt.NDArray[np.bool_]:
-    """Which rows, (S), are live and show nothing that could keep the wished rate: `contrast` is at its least height."""
-    if layout.sizes[KIND] != CONTRAST:
-        return np.zeros(len(rows.marks), np.bool_)
-    height = rows.state[:, LIMIT] - rows.state[:, int(layout.sizes[AT_THRESHOLD]) + SLOW]
-    quiet: npt.NDArray[np.bool_] = (stages(rows, layout) == Stage.LIVE) & (height <= 1.001 * layout.params[LIMIT_FLOOR])
-    return quiet
 
 
 def _mapped(rows: Pool, change: Callable[[Any], Any]) -> Pool:
