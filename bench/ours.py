@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bench.problem import Float32, Problem
-from streamlstm.kernels.cells.lstm import pack
+from streamlstm.kernels.cells import CELLS, Layer
 from streamlstm.kernels.layout import TILE
 from streamlstm.kernels.step import step_batch
 from streamlstm.model.layout import padded
@@ -21,7 +21,9 @@ class OurLstm:
         self.hidden = H = problem.h.shape[1]
         self._wide = padded(H)
         self._x = problem.x
-        self._weights = pack(problem.W_ih, problem.W_hh, problem.bias)
+        cell = CELLS["lstm"]
+        self._step = cell.step.address
+        self._weights = cell.pack(Layer(problem.W_ih, problem.W_hh, problem.bias, np.zeros(0, np.float32)))
         self._slots = np.arange(B, dtype=np.int32)
         self._scratch = np.zeros(TILE * (I + H), np.float32)
         self.state = np.zeros((B, 2 * self._wide), np.float32)  # (B, 2 Hp): h, then c
@@ -30,9 +32,11 @@ class OurLstm:
 
     def step(self, x: Float32) -> tuple[Float32, Float32]:
         """h and c (B, H) after x (B, I)."""
-        step_batch(self._weights, self.hidden, x, self._slots, self.state, self._scratch)
+        step_batch(self._step, self._weights, self.hidden, x, self._slots, self.state, self._scratch)
         return self.state[:, : self.hidden].copy(), self.state[:, self._wide : self._wide + self.hidden].copy()
 
     def call(self) -> Callable[[], Any]:
         """One compiled call on the problem's x; h and c go on from call to call."""
-        return partial(step_batch, self._weights, self.hidden, self._x, self._slots, self.state, self._scratch)
+        return partial(
+            step_batch, self._step, self._weights, self.hidden, self._x, self._slots, self.state, self._scratch
+        )

@@ -16,20 +16,48 @@ def lstm_step(x, h, c, W_ih, W_hh, bias):
     return sigmoid(o) * np.tanh(c), c
 
 
-def network_step(x, hs, cs, layers):
-    """Stacked layers [(W_ih, W_hh, bias)]; hs and cs are lists of (B, H) that are replaced in place -> h of the top."""
+def peephole_step(x, h, c, W_ih, W_hh, bias, peepholes):
+    """The same, with peepholes (3H) of i and f from the old cell, of o from the new one."""
+    i, f, g, o = np.split(x @ W_ih.T + h @ W_hh.T + bias, 4, axis=1)
+    of_i, of_f, of_o = np.split(peepholes, 3)
+    new = sigmoid(f + of_f * c) * c + sigmoid(i + of_i * c) * np.tanh(g)
+    return sigmoid(o + of_o * new) * np.tanh(new), new
+
+
+def gru_step(x, h, W_ih, W_hh, b_ih, b_hh):
+    """W_ih (3H, I), W_hh (3H, H), gates r, z, n; the reset gate weighs what h gives to the new value."""
+    (r, z, n), (of_r, of_z, of_n) = np.split(x @ W_ih.T + b_ih, 3, axis=1), np.split(h @ W_hh.T + b_hh, 3, axis=1)
+    z = sigmoid(z + of_z)
+    return (1 - z) * np.tanh(n + sigmoid(r + of_r) * of_n) + z * h
+
+
+def cell_step(cell, x, h, c, layer):
+    """One step of any cell; `layer` are its weights by PyTorch's names -> h, c."""
+    W_ih, W_hh, b_ih, b_hh = (layer[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    if cell == "lstm":
+        return lstm_step(x, h, c, W_ih, W_hh, b_ih + b_hh)
+    if cell == "peephole_lstm":
+        return peephole_step(x, h, c, W_ih, W_hh, b_ih + b_hh, layer["weight_ch"])
+    if cell == "gru":
+        return gru_step(x, h, W_ih, W_hh, b_ih, b_hh), c
+    total = x @ W_ih.T + h @ W_hh.T + b_ih + b_hh
+    return {"rnn_tanh": np.tanh, "rnn_relu": lambda s: np.clip(s, 0, 1e6)}[cell](total), c
+
+
+def network_step(cell, x, hs, cs, layers):
+    """Stacked layers; hs and cs are lists of (B, H) that are replaced in place -> h of the top."""
     for k, layer in enumerate(layers):
-        hs[k], cs[k] = lstm_step(x, hs[k], cs[k], *layer)
+        hs[k], cs[k] = cell_step(cell, x, hs[k], cs[k], layer)
         x = hs[k]
     return x
 
 
-def window_loss(layers, V, bias, x, target, hs, cs, huber, scale):
+def window_loss(cell, layers, V, bias, x, target, hs, cs, huber, scale):
     """Huber loss of a window x (T, B, I), target (T, B, D) with NaN for nothing, summed and scaled."""
     loss = 0.0
     hs, cs = list(hs), list(cs)
     for t in range(len(x)):
-        y = network_step(x[t], hs, cs, layers) @ V + bias
+        y = network_step(cell, x[t], hs, cs, layers) @ V + bias
         for e in (y - target[t])[~np.isnan(target[t])]:
             loss += 0.5 * e * e if abs(e) <= huber else huber * (abs(e) - 0.5 * huber)
     return loss * scale
@@ -88,15 +116,15 @@ class Stream:
     """
 
     def __init__(
-        self, layers, V, V_bias, skips, mean, spread, usual, variability, ranges, parts, *,
+        self, cell, layers, V, V_bias, skips, mean, spread, usual, variability, ranges, parts, *,
         span, scale_span=1000.0, clip=5.0, floor=1e-3, weights=(1, 1, 1, 0.5, 0.5),
     ):  # fmt: skip
-        self.layers, self.V, self.V_bias, self.skips = layers, V, V_bias, skips
+        self.cell, self.layers, self.V, self.V_bias, self.skips = cell, layers, V, V_bias, skips
         self.mean, self.spread, self.usual, self.recent = mean, spread, np.maximum(usual, floor), np.array(usual, float)
         self.variability, self.ranges, self.parts, self.weights = variability, ranges, parts, weights
         self.gain, self.scale_gain, self.clip = 2 / (span + 1), 2 / (scale_span + 1), clip
         self.features = len(usual[0])
-        self.hs = [np.zeros((1, W_hh.shape[1])) for _, W_hh, _ in layers]
+        self.hs = [np.zeros((1, layer["weight_hh"].shape[1])) for layer in layers]
         self.cs = [h.copy() for h in self.hs]
         self.regressors = self.clipped = None
         self.unrest = np.zeros(self.features)
@@ -112,7 +140,9 @@ class Stream:
             begin = np.nan_to_num(z[:D])
             self.regressors, self.clipped = Regressors(begin), Regressors(begin, self.clip)
         known = np.clip(np.nan_to_num(z[D:]), -self.clip, self.clip)
-        h = network_step(np.concatenate([self.clipped.rows[0], known])[None], self.hs, self.cs, self.layers)[0]
+        h = network_step(self.cell, np.concatenate([self.clipped.rows[0], known])[None], self.hs, self.cs, self.layers)[
+            0
+        ]
         own = np.split(h @ self.V + self.V_bias, 3)
         turns = calendar(time, self.first, self.last)
         known = np.concatenate([known, turns])

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from streamlstm.config import Config
 from streamlstm.kernels import layout, thresholds
+from streamlstm.kernels.absorb import lesson_of
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.episodes import step_episode
 from streamlstm.kernels.layout import ACCEPTED, CONTRAST, EARLY, INSIDE, LEARN, OPENED
-from streamlstm.kernels.score import lesson_of
 from streamlstm.kernels.thresholds import contrast
 from streamlstm.model.layout import make_layout
 from streamlstm.types import Float32, Float64

@@ -1,186 +1,24 @@
 """Every kernel against a slow and obvious one, and the independence of a row's bits from the rows beside it."""
 
-from typing import Any
-
 import naive
-import numba
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layers import random_layer, textbook
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.kernels import layout, scalars
-from streamlstm.kernels.cells.lstm import pack, step_rows
-from streamlstm.kernels.compiling import _FEATURES, HAS_FMA
+from streamlstm.kernels.cells import CELLS
 from streamlstm.kernels.episodes import step_episode
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.matrix import multiply
 from streamlstm.kernels.plan import SPARE, plan_batch
-from streamlstm.kernels.step import step_batch
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.state.keys import KeyTable
 from streamlstm.types import Float32
-
-# The LSTM's step.
-
-SHAPES = [(1, 4), (1, 32), (3, 20), (8, 64)]
-SLOTS, MARGIN = 16, 3
-
-
-class Cell:
-    """A random layer with the state of 16 streams: the compiled step beside the naive one."""
-
-    def __init__(self, inputs: int, hidden: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self.inputs, self.hidden, self.padded = inputs, hidden, -(-hidden // 16) * 16
-        shapes = ((4 * hidden, inputs), (4 * hidden, hidden), (4 * hidden,))
-        self.layer = tuple(rng.normal(0, 0.3, shape).astype(np.float32) for shape in shapes)
-        self.weights = np.concatenate([np.zeros(MARGIN, np.float32), pack(*self.layer)])
-        self.x = rng.normal(size=(SLOTS, inputs)).astype(np.float32)
-        self.x[0] *= 100  # gates far into saturation
-        self.begin = np.zeros((SLOTS, 2 * self.padded + MARGIN), np.float32)
-        self.begin[:, :hidden] = rng.uniform(-1, 1, (SLOTS, hidden))
-        self.begin[:, self.padded : self.padded + hidden] = rng.normal(size=(SLOTS, hidden))
-
-    def step(self, slots: Any, state: Float32 | None = None) -> Float32:
-        """The state of all slots after one step of `slots`."""
-        state = (self.begin if state is None else state).copy()
-        wide = self.inputs + self.hidden + 1
-        z = np.full((len(slots), wide), np.nan, np.float32)  # the last column must not be read
-        z[:, : self.inputs] = self.x[slots]
-        z[:, self.inputs : -1] = state[slots, : self.hidden]
-        before = np.array([9, *slots], np.int32)  # the step begins at the second of them
-        step_rows(self.weights, MARGIN, self.inputs, self.hidden, z.reshape(-1), wide, before, 1, len(slots),
-                  state, 0, self.padded)  # fmt: skip
-        return state
-
-    def expected(self, state: Float32) -> tuple[Any, Any]:
-        h, c = state[:, : self.hidden], state[:, self.padded : self.padded + self.hidden]
-        return naive.lstm_step(*(a.astype(float) for a in (self.x, h, c, *self.layer)))
-
-
-@pytest.mark.parametrize(("inputs", "hidden"), SHAPES)
-def test_lstm_step_is_the_naive_one(inputs: int, hidden: int) -> None:
-    cell = Cell(inputs, hidden, seed=inputs)
-    expected_h, expected_c = cell.expected(cell.begin)
-    for batch in range(1, 14):
-        slots = np.arange(SLOTS)[-batch:] if batch % 2 else np.arange(batch)
-        state = cell.step(slots)
-        actual_h, actual_c = state[:, :hidden], state[:, cell.padded : cell.padded + hidden]
-        assert np.abs(actual_h - expected_h)[slots].max() < 3e-6
-        assert (np.abs(actual_c - expected_c) / np.maximum(1, np.abs(expected_c)))[slots].max() < 3e-6
-        untouched = np.setdiff1d(np.arange(SLOTS), slots)
-        assert np.array_equal(state[untouched], cell.begin[untouched])
-        assert not state[:, hidden : cell.padded].any()
-        assert not state[:, cell.padded + hidden :].any()
-    after = cell.step(np.arange(SLOTS), state := cell.step(np.arange(SLOTS)))
-    assert np.abs(after[:, :hidden] - cell.expected(state)[0]).max() < 3e-6
-
-
-@pytest.mark.parametrize(("inputs", "hidden"), SHAPES)
-def test_a_rows_bits_do_not_depend_on_its_neighbours(inputs: int, hidden: int) -> None:
-    cell = Cell(inputs, hidden, seed=7)
-    expected = np.array([cell.step([slot])[slot] for slot in range(SLOTS)])
-    rng = np.random.default_rng(0)
-    for batch in range(1, 14):
-        slots = rng.permutation(SLOTS)[:batch]
-        assert cell.step(slots)[slots].tobytes() == expected[slots].tobytes()
-
-
-def test_a_bare_step_is_the_same_step() -> None:
-    rng = np.random.default_rng(0)
-    for inputs, hidden in SHAPES:
-        cell = Cell(inputs, hidden, seed=1)
-        slots = rng.permutation(150)[:100].astype(np.int32)  # more rows than a tile holds
-        state = np.tile(cell.begin[:, :-MARGIN], (10, 1))[:150]
-        x = rng.normal(size=(100, inputs)).astype(np.float32)
-        actual = state.copy()
-        scratch = np.zeros(layout.TILE * (inputs + hidden), np.float32)
-        step_batch(cell.weights[MARGIN:], hidden, x, slots, actual, scratch)
-        z = np.concatenate([x, state[slots, :hidden]], axis=1).reshape(-1)
-        step_rows(cell.weights, MARGIN, inputs, hidden, z, inputs + hidden, slots, 0, 100, state, 0, cell.padded)
-        assert actual.tobytes() == state.tobytes()
-
-
-def test_lstm_is_that_of_onnx_runtime() -> None:
-    """Five steps of an LSTM with I = 2, H = 3 from zero; numbers of onnxruntime 1.31.1 (CPU), operator LSTM of opset 22.
-
-    Made on 2026-11-21; its gates stand in the order i, o, f, c and were reordered, the bias is W's, R's is zero.
-    """
-    expected_h = np.array([
-        [-0.03590814024209976, -0.20914742350578308, -0.06525440514087677],
-        [-0.18149828910827637, -0.10853735357522964, 0.06134137138724327],
-        [-0.2419479489326477, -0.0018293356988579035, 0.08907817304134369],
-        [-0.07351749390363693, -0.18927493691444397, 0.01618685945868492],
-        [-0.19909092783927917, -0.10900875926017761, 0.08010654896497726],
-    ])  # fmt: skip
-    expected_c = [-0.2748668, -0.1893606, 0.2601342]
-
-    def numbers(shape: tuple[int, ...], a: int, b: int) -> Float32:
-        return (((np.arange(np.prod(shape)) * a + b) % 17 - 8) / 10).astype(np.float32).reshape(shape)
-
-    layer, x = (numbers((12, 2), 7, 3), numbers((12, 3), 5, 1), numbers((12,), 3, 2)), numbers((5, 2), 11, 4)
-    state = np.zeros((1, 32), np.float32)
-    for t in range(5):
-        z = np.concatenate([x[t], state[0, :3]])
-        step_rows(pack(*layer), 0, 2, 3, z, 5, np.zeros(1, np.int32), 0, 1, state, 0, 16)
-        assert np.abs(state[0, :3] - expected_h[t]).max() < 3e-7
-    assert np.abs(state[0, 16:19] - expected_c).max() < 3e-7
-
-
-def test_lstm_is_that_of_pytorch() -> None:
-    """Five steps of two stacked layers, I = 2, H = 4, from zero; numbers of `torch.nn.LSTM`, PyTorch 2.15.0 on a CPU.
-
-    Made on 2026-11-21. Every tensor, in PyTorch's order, is sin(n k + k) / 2 over its entries n, with k from 1 in steps of
-    0.37; the input is four times that with k = 0.9. PyTorch's two biases are summed.
-    """
-    expected_y = np.array([
-        [-0.02569650113582611, 0.07343675196170807, -0.04134891554713249, 0.11678991466760635],
-        [0.007518703583627939, 0.061213333159685135, -0.01223461702466011, 0.05158289521932602],
-        [0.058360643684864044, -0.0968066155910492, 0.015988746657967567, 0.0026379073970019817],
-        [0.037693195044994354, -0.13016100227832794, 0.005132223945111036, 0.0964859202504158],
-        [0.008358017541468143, -0.04771307110786438, -0.02964118868112564, 0.16333842277526855],
-    ])  # fmt: skip
-    expected_c = [
-        [-0.9055406451225281, 0.11377649009227753, -0.3235609233379364, -0.5687525272369385],
-        [0.020502980798482895, -0.07505138963460922, -0.08632795512676239, 0.2576252222061157],
-    ]
-
-    def wave(shape: tuple[int, ...], k: float) -> Float32:
-        return (np.sin(np.arange(np.prod(shape)) * k + k) * 0.5).astype(np.float32).reshape(shape)
-
-    k, layers = 1.0, []
-    for inputs in (2, 4):
-        tensors = [wave(shape, k + 0.37 * n) for n, shape in enumerate(((16, inputs), (16, 4), (16,), (16,)))]
-        layers.append(pack(tensors[0], tensors[1], tensors[2] + tensors[3]))
-        k += 4 * 0.37
-    x = wave((5, 2), 0.9) * 4
-    states = [np.zeros((1, 32), np.float32) for _ in layers]
-    for t in range(5):
-        z = x[t]
-        for layer, state in zip(layers, states, strict=True):
-            inputs = np.concatenate([z, state[0, :4]])
-            step_rows(layer, 0, len(z), 4, inputs, len(inputs), np.zeros(1, np.int32), 0, 1, state, 0, 16)
-            z = state[0, :4].copy()
-        assert np.abs(z - expected_y[t]).max() < 5e-7
-    actual_c = [state[0, 16:20] for state in states]
-    assert np.abs(np.array(actual_c) - expected_c).max() < 5e-7
-
-
-def test_hot_kernels_hold_packed_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = [name for name in ("avx512f", "avx2", "avx") if _FEATURES.get(name)]
-    if not wide:
-        pytest.skip("this host has no vectors of 8 or 16 float32")
-    fresh = numba.njit(step_rows.py_func, error_model="numpy", nogil=True, _nrt=False)  # cached code shows no assembly
-    monkeypatch.setitem(Cell.step.__globals__, "step_rows", fresh)
-    Cell(1, 4, seed=0).step([0, 1])
-    text = "\n".join(fresh.inspect_asm().values())
-    assert "zmm" in text if wide[0] == "avx512f" else "ymm" in text
-    assert "vfmadd" in text or not HAS_FMA
-
 
 # Matrix products.
 
@@ -378,19 +216,18 @@ def test_episode_scenarios(rules: dict[str, float], rows: str, expected: str) ->
 # The whole way of a record.
 
 
-def model_by_hand(features: int, exogenous: int, layers: int, hidden: int, seed: int) -> Model:
+def model_by_hand(name: str, features: int, exogenous: int, layers: int, hidden: int, seed: int) -> Model:
     """A random network with one stream of which everything is known."""
-    rng = np.random.default_rng(seed)
-    wide, cells = features + exogenous, []
+    rng, cell = np.random.default_rng(seed), CELLS[name]
+    wide, made = features + exogenous, []
     for _ in range(layers):
-        shapes = ((4 * hidden, wide), (4 * hidden, hidden), (4 * hidden,))
-        cells.append(tuple(rng.normal(0, 0.4, shape).astype(np.float32) for shape in shapes))
+        made.append(random_layer(cell, wide, hidden, rng, 0.4))
         wide = hidden
     values = rng.normal(0, 0.05, (2, features, 1 + 8 * features + exogenous + CALENDAR)).astype(np.float32)
     skip = np.concatenate([values, values[:1]])
     skip[:2, :, 1 : 1 + features] += np.float32(0.6) * np.eye(features, dtype=np.float32)
     readout = rng.normal(0, 0.4, (3 * features, hidden)).astype(np.float32)
-    network = Network(tuple(cells), readout, rng.normal(0, 0.1, 3 * features).astype(np.float32), skip)
+    network = Network(cell, tuple(made), readout, rng.normal(0, 0.1, 3 * features).astype(np.float32), skip)
     spread = rng.uniform(0.5, 3, features + exogenous)
     stats = np.concatenate([rng.normal(0, 20, features + exogenous), spread**2, spread])[None]
     known = [
@@ -401,16 +238,22 @@ def model_by_hand(features: int, exogenous: int, layers: int, hidden: int, seed:
         ("s",), stats, np.concatenate(known)[None].astype(np.float32),
         np.zeros((1, layout.THRESHOLD_WIDTHS[layout.CONTRAST]), np.float32), np.full(1, 3, np.float32), np.array([1000]),
     )  # fmt: skip
-    config = Config.model_validate({"model": {"hidden_size": hidden, "num_layers": layers}})
+    config = Config.model_validate({"model": {"cell": name, "hidden_size": hidden, "num_layers": layers}})
     names = tuple(f"v{d}" for d in range(features)), tuple(f"w{k}" for k in range(exogenous))
     return Model(network, *names, starts.known[0, : 3 * features], starts, config)
 
 
 @pytest.mark.parametrize(
-    ("features", "exogenous", "layers", "hidden"), [(1, 0, 1, 32), (3, 1, 1, 20), (1, 1, 2, 12), (3, 0, 3, 33)]
-)
-def test_scores_are_those_of_the_naive_stream(features: int, exogenous: int, layers: int, hidden: int) -> None:
-    model = model_by_hand(features, exogenous, layers, hidden, seed=5)
+    ("cell", "features", "exogenous", "layers", "hidden"),
+    [
+        ("lstm", 1, 0, 1, 32), ("lstm", 3, 1, 1, 20), ("lstm", 1, 1, 2, 12), ("lstm", 3, 0, 3, 33),
+        ("peephole_lstm", 2, 1, 2, 20), ("gru", 2, 1, 2, 20), ("rnn_tanh", 2, 1, 2, 20), ("rnn_relu", 2, 1, 2, 20),
+    ],
+)  # fmt: skip
+def test_scores_are_those_of_the_naive_stream(
+    cell: str, features: int, exogenous: int, layers: int, hidden: int
+) -> None:
+    model = model_by_hand(cell, features, exogenous, layers, hidden, seed=5)
     starts = model.starts
     assert starts is not None
     rng = np.random.default_rng(6)
@@ -423,7 +266,7 @@ def test_scores_are_those_of_the_naive_stream(features: int, exogenous: int, lay
     network, known = model.network, starts.known[0].astype(float)
     usual, variability, ranges, parts = np.split(known, np.cumsum([3 * features, 2 * features, 2 * features]))
     stream = naive.Stream(
-        [tuple(a.astype(float) for a in layer) for layer in network.layers],
+        cell, [textbook(network.cell, layer) for layer in network.layers],
         network.readout.T.astype(float), network.readout_bias.astype(float),
         network.skip.transpose(0, 2, 1).astype(float), mean, spread, usual.reshape(3, -1),
         variability.reshape(2, -1), ranges.reshape(2, -1), parts.reshape(2, -1), span=max(1, 70 / features**0.5),

@@ -13,6 +13,7 @@ from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import InputError, ModelError, OutputError
 from streamlstm.kernels.bptt import adam_step, make_work, theta_size, window_gradient
+from streamlstm.kernels.cells import CELLS, Cell, Layer
 from streamlstm.kernels.online import write_weights
 from streamlstm.kernels.ridge import add_moments, solve_ridge
 from streamlstm.learn.bptt import Progress, Series, make_lanes
@@ -34,25 +35,32 @@ def small(**training: Any) -> Config:
 # Gradients.
 
 
-def split(theta: Any, inputs: int, layers: int, features: int) -> tuple[Any, Any, Any]:
+def split(cell: Cell, theta: Any, inputs: int, layers: int, features: int) -> tuple[Any, Any, Any]:
     """Layers, readout and its bias of flat parameters, all of their padding with them."""
-    found, at, wide, gates = [], 0, inputs, 4 * PADDED
+    found, at, wide, G = [], 0, inputs, cell.gates
+
+    def take(*shape: int) -> Any:
+        nonlocal at
+        at += int(np.prod(shape))
+        return theta[at - int(np.prod(shape)) : at].reshape(shape)
+
     for _ in range(layers):
-        W = theta[at : at + (wide + PADDED) * gates].reshape(-1, gates)
-        at += W.size
-        found.append((W[:wide].T, W[wide:].T, theta[at : at + gates]))
-        at += gates
+        W, bias, vectors = take(wide + PADDED, G * PADDED), take(G * PADDED), take(cell.vectors * PADDED)
+        found.append(cell.tensors(Layer(W[:wide].T, W[wide:].T, bias, vectors)))
         wide = PADDED
     readout = theta[at:].reshape(PADDED + 1, -1)
     return found, readout[:PADDED, :features], readout[PADDED, :features]
 
 
+@pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize(("inputs", "features", "layers"), [(1, 1, 1), (3, 2, 1), (2, 2, 2), (1, 1, 3)])
-def test_gradient_is_that_of_finite_differences(inputs: int, features: int, layers: int) -> None:
+def test_gradient_is_that_of_finite_differences(name: str, inputs: int, features: int, layers: int) -> None:
+    cell = CELLS[name]
+    kernels = cell.kernels()
     T, B, hidden, outputs, huber, scale = 7, 3, 5, 16, 0.4, 0.25
     rng = np.random.default_rng(layers)
-    theta = initial_theta(inputs, hidden, PADDED, layers, outputs, seed=1)
-    assert len(theta) == theta_size(inputs, PADDED, layers, outputs)
+    theta = initial_theta(cell, inputs, hidden, PADDED, layers, outputs, seed=1)
+    assert len(theta) == theta_size(kernels, inputs, PADDED, layers, outputs)
     readout = theta[-(PADDED + 1) * outputs :].reshape(PADDED + 1, outputs)
     readout[:hidden, :features] = rng.normal(0, 0.8, (hidden, features))
     readout[PADDED, :features] = 0.2
@@ -63,27 +71,29 @@ def test_gradient_is_that_of_finite_differences(inputs: int, features: int, laye
     state[..., :hidden] = rng.uniform(-0.5, 0.5, (2, layers, B, hidden))
     h, c = (part.reshape(-1).copy() for part in state)
     actual = np.zeros_like(theta)
-    work = make_work(T, B, inputs, PADDED, layers, outputs)
+    work = make_work(kernels, T, B, inputs, PADDED, layers, outputs)
 
     def run(out: Any) -> float:
         h[:], c[:] = state[0].reshape(-1), state[1].reshape(-1)
-        return window_gradient(theta, x.reshape(-1), target.reshape(-1), h, c, T, B, inputs, PADDED, layers, features,
+        return window_gradient(kernels, theta, x.reshape(-1), target.reshape(-1), h, c, T, B, inputs, PADDED, layers, features,
                                outputs, huber, scale, work, out)  # fmt: skip
 
     def loss_of(parameters: Any) -> float:
-        parts = split(parameters, inputs, layers, features)
-        return naive.window_loss(*parts, x.astype(float), target.astype(float), list(state[0].astype(float)),
+        parts = split(cell, parameters, inputs, layers, features)
+        return naive.window_loss(name, *parts, x.astype(float), target.astype(float), list(state[0].astype(float)),
                                  list(state[1].astype(float)), huber, scale)  # fmt: skip
 
     loss = run(actual)
     assert loss == pytest.approx(loss_of(theta.astype(float)), rel=1e-5)
     hs, cs = list(state[0].astype(float)), list(state[1].astype(float))
     for t in range(T):
-        naive.network_step(x[t].astype(float), hs, cs, split(theta.astype(float), inputs, layers, features)[0])
+        naive.network_step(
+            name, x[t].astype(float), hs, cs, split(cell, theta.astype(float), inputs, layers, features)[0]
+        )
     assert np.abs(h.reshape(layers, B, PADDED) - hs).max() < 3e-6
     assert np.abs(c.reshape(layers, B, PADDED) - cs).max() < 3e-6
     learning = np.flatnonzero(actual)
-    assert learning.size > 100
+    assert learning.size > (100 if cell.gates == 4 else 30)
     chosen = rng.choice(learning, 150, replace=False) if learning.size > 150 else learning
     padding = np.flatnonzero(theta == 0)
     for p in np.concatenate([chosen, rng.choice(padding, 20, replace=False), [learning[0], learning[-1]]]):
@@ -97,37 +107,41 @@ def test_gradient_is_that_of_finite_differences(inputs: int, features: int, laye
     assert np.allclose(again, 2 * actual, rtol=1e-5, atol=1e-9)
 
 
-def test_padding_is_never_learned() -> None:
-    hidden, layers, rng = 5, 2, np.random.default_rng(0)
-    theta = initial_theta(1, hidden, PADDED, layers, 16, seed=3)
-    own = theta_network(theta, np.ones(1, np.float32), np.zeros((2, 9, 1)), 1, hidden, PADDED, layers, 16)
+@pytest.mark.parametrize("name", CELLS)
+def test_padding_is_never_learned(name: str) -> None:
+    hidden, layers, rng, cell = 5, 2, np.random.default_rng(0), CELLS[name]
+    theta = initial_theta(cell, 1, hidden, PADDED, layers, 16, seed=3)
+    own = theta_network(cell, theta, np.ones(1, np.float32), np.zeros((2, 9, 1)), 1, hidden, PADDED, layers, 16)
     units = np.concatenate([part.reshape(-1) for layer in own.layers for part in layer])
     first, second = np.zeros_like(theta), np.zeros_like(theta)
-    work = make_work(4, 2, 1, PADDED, layers, 16)
+    work = make_work(cell.kernels(), 4, 2, 1, PADDED, layers, 16)
     for update in range(1, 30):
         h, c = np.zeros(layers * 2 * PADDED, np.float32), np.zeros(layers * 2 * PADDED, np.float32)
         gradient = np.zeros_like(theta)
         x, target = rng.normal(size=8).astype(np.float32), rng.normal(size=8).astype(np.float32)
-        window_gradient(theta, x, target, h, c, 4, 2, 1, PADDED, layers, 1, 16, 3.0, 0.1, work, gradient)
+        window_gradient(
+            cell.kernels(), theta, x, target, h, c, 4, 2, 1, PADDED, layers, 1, 16, 3.0, 0.1, work, gradient
+        )
         adam_step(theta, gradient, first, second, update, 1e-2, 1.0)
-    network = theta_network(theta, np.ones(1, np.float32), np.zeros((2, 9, 1)), 1, hidden, PADDED, layers, 16)
-    assert np.array_equal(network_theta(network, 1, PADDED, layers, 16), theta)
+    network = theta_network(cell, theta, np.ones(1, np.float32), np.zeros((2, 9, 1)), 1, hidden, PADDED, layers, 16)
+    assert np.array_equal(network_theta(network, PADDED, 16), theta)
     assert not np.array_equal(np.concatenate([p.reshape(-1) for layer in network.layers for p in layer]), units)
 
 
-def test_weights_are_packed_alike_by_training_and_by_a_network() -> None:
+@pytest.mark.parametrize("name", CELLS)
+def test_weights_are_packed_alike_by_training_and_by_a_network(name: str) -> None:
     for features, exogenous, layers, hidden in ((1, 0, 1, 4), (3, 2, 2, 20), (17, 1, 1, 33)):
-        model = {"hidden_size": hidden, "num_layers": layers}
+        model = {"cell": name, "hidden_size": hidden, "num_layers": layers}
         shape = make_layout(Config.model_validate({"model": model}), features, exogenous, online=True)
         rng, wide, padded = np.random.default_rng(0), features + exogenous, -(-hidden // 16) * 16
-        theta = initial_theta(wide, hidden, padded, layers, shape.num_outputs, seed=0)
+        theta = initial_theta(CELLS[name], wide, hidden, padded, layers, shape.num_outputs, seed=0)
         readout = theta[-(padded + 1) * shape.num_outputs :].reshape(padded + 1, -1)
         targets = 3 * features
         readout[:hidden, :targets] = rng.normal(size=(hidden, targets))
         readout[padded, :targets] = rng.normal(size=targets)
         scale = rng.uniform(1, 2, targets).astype(np.float32)
         skip = rng.normal(size=(3, shape.num_regressors, features))
-        network = theta_network(theta, scale, skip, wide, hidden, padded, layers, shape.num_outputs)
+        network = theta_network(CELLS[name], theta, scale, skip, wide, hidden, padded, layers, shape.num_outputs)
         expected = network.packed()
         actual = np.zeros_like(expected)
         write_weights(shape.sizes, theta, scale, skip, actual)

@@ -8,7 +8,7 @@ from streamlstm.config import Config
 from streamlstm.kernels import online as learning
 from streamlstm.kernels.arguments import Out, Pool
 from streamlstm.kernels.batch import score_parallel, score_serial
-from streamlstm.kernels.bptt import Work, make_work, theta_size
+from streamlstm.kernels.bptt import Work, make_work
 from streamlstm.kernels.layout import (
     GROUP_SEATS,
     HEADS,
@@ -19,6 +19,7 @@ from streamlstm.kernels.layout import (
     OUT_VALUES,
     PADDED,
     SEGMENT,
+    STEP,
     WINDOW,
 )
 from streamlstm.kernels.online import COUNTERS, LANES_PER_TILE, SCALED, Learner
@@ -41,19 +42,22 @@ class Engine:
         network = model.network if model else None
         self.usual: Float32 = model.usual if model else np.ones(HEADS * D, np.float32)
         # Without a learner nothing may reach for its arrays: the kernels see a frozen detector with the same rows.
-        self._frozen_sizes = layout.sizes.copy()
+        self._sizes = layout.sizes.copy()
+        self._sizes[STEP] = layout.cell.step.address
+        self._frozen_sizes = self._sizes.copy()
         self._frozen_sizes[ONLINE] = 0
         self.learner: Learner | None = None
         self._work: Work | None = None
         if layout.sizes[ONLINE]:
             self.learner = make_learner(layout, network, config.training.seed)
             self._work = make_work(
+                self.learner.cell,
                 int(layout.sizes[WINDOW]), LANES_PER_TILE, D + layout.num_known, int(layout.sizes[PADDED]),
                 layout.num_layers, layout.num_outputs,
             )  # fmt: skip
             if network is None:  # the untrained one
                 network = theta_network(
-                    self.learner.theta, self.learner.scale, self.learner.skip, D + layout.num_known,
+                    layout.cell, self.learner.theta, self.learner.scale, self.learner.skip, D + layout.num_known,
                     layout.hidden_size, int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs,
                 )  # fmt: skip
         assert network is not None, "frozen weights need a model; Detector checks it"
@@ -93,7 +97,7 @@ class Engine:
             self._plan = np.zeros(wanted, np.int32)
         if len(self._scratch) != threads:
             self._scratch = np.zeros((threads, self.layout.scratch_size), np.float32)
-        sizes = self.layout.sizes if learn and self.learner is not None else self._frozen_sizes
+        sizes = self._sizes if learn and self.learner is not None else self._frozen_sizes
         return (
             (sizes, self.layout.params, self.weights, self.usual, rows.state, rows.stats, rows.marks, slots, time, x, row),
             (int(detail), out.values, out.codes, out.details, out.episodes, self._plan, self._scratch),
@@ -121,8 +125,8 @@ def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:
         int(sizes[SEGMENT]),
         int(sizes[WINDOW]),
     )
-    n = int(theta_size(I, Hp, L, O))
-    theta = network_theta(network, I, Hp, L, O) if network else initial_theta(I, H, Hp, L, O, seed)
+    theta = network_theta(network, Hp, O) if network else initial_theta(layout.cell, I, H, Hp, L, O, seed)
+    n = len(theta)
     targets = HEADS * D
     skip = np.zeros((HEADS, P, D))
     counters = np.zeros(COUNTERS, np.int64)
@@ -133,7 +137,7 @@ def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:
     tile = LANES_PER_TILE
     f4 = np.float32
     return Learner(
-        counters, theta, np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4), np.ones(targets, f4),
+        layout.cell.kernels(), counters, theta, np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4), np.ones(targets, f4),
         np.zeros((2, P, P)), np.zeros((2, P, D)), np.zeros((P, P)), skip,
         np.zeros((N, 2 * P), f4), np.zeros((N, D), f4), np.zeros((N, window), f4), np.zeros((1, N), np.uint16),
         np.zeros(T * tile * I, f4), np.zeros(T * tile * targets, f4), np.zeros(L * tile * Hp, f4), np.zeros(L * tile * Hp, f4),

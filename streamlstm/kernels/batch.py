@@ -10,7 +10,7 @@ from numba import prange
 
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.block import make_block, records_of
-from streamlstm.kernels.cells.lstm import PANEL, step_rows
+from streamlstm.kernels.cells.calls import call_step
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.lanes import copy_lanes, prefetch
 from streamlstm.kernels.layout import *
@@ -24,9 +24,9 @@ _ZERO, _ONE = np.int64(0), np.int64(1)
 
 
 @jit
-def panel_size(inputs, hidden):
-    """float32 weights of one LSTM layer."""
-    return ((hidden + LANES - 1) // LANES) * (1 + inputs + hidden) * PANEL
+def panels_size(sizes, inputs):
+    """float32 weights of one recurrent layer, see `cells.tile`."""
+    return sizes[PADDED] * ((1 + inputs + sizes[HIDDEN]) * sizes[GATES] + sizes[VECTORS])
 
 
 @jit
@@ -46,8 +46,9 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):
             if layer > 0:
                 copy_lanes(row, h0 - 2 * Hp, scratch, at, H)
             copy_lanes(row, h0, scratch, at + inputs, H)
-        step_rows(weights, w0, inputs, H, scratch[z0:], ldz, slots, first, count, state, h0, h0 + Hp)
-        w0 += panel_size(inputs, H)
+        call_step(sizes[STEP], weights, w0, inputs, H, scratch, z0, ldz, slots, first, count, state, _ZERO,
+                  state.shape[1], h0, h0 + Hp)  # fmt: skip
+        w0 += panels_size(sizes, inputs)
         h0 += 2 * Hp
         inputs = H
     for r in range(count):

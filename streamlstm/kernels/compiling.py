@@ -13,7 +13,9 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import llvmlite.binding as llvm
 import numba
 from numba.core import config as numba_config
 
+_numba: Any = numba
 config: Any = numba_config  # its settings are made at run time
 LANES = 16
 """float32 lanes of a vector in our IR; LLVM splits it where the host's vectors are shorter, with equal bits."""
@@ -75,19 +78,48 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
     """
     if function is None:
         return lambda f: jit(f, parallel=parallel, inline=inline)
-    with _lock:  # the cache folder is chosen while decorating; a program that imports us keeps its own setting
+    with _our_cache():
+        return _numba.njit(
+            function,
+            error_model="numpy",
+            nogil=True,
+            cache=True,
+            parallel=parallel,
+            _nrt=parallel,  # only the scheduler of prange needs the runtime
+            forceinline=inline,
+        )
+
+
+class CFunction:
+    """A function compiled, or loaded, when its `address` is first asked for: kernels call it without knowing which it is."""
+
+    def __init__(self, function: Callable[..., None], signature: Any) -> None:
+        self.function, self._signature = function, signature
+
+    @cached_property
+    def address(self) -> int:
+        """Where the machine code lies in this process."""
+        return int(self.compiled.address)
+
+    @cached_property
+    def compiled(self) -> Any:
+        """Numba's object, which keeps the code alive."""
+        with _our_cache():
+            return _numba.cfunc(self._signature, cache=True, error_model="numpy", _nrt=False)(self.function)
+
+
+def c_function(signature: Any) -> Callable[[Callable[..., None]], CFunction]:
+    """Makes a `CFunction` of pointers and integers; it returns nothing and raises nothing."""
+    return lambda function: CFunction(function, signature)
+
+
+@contextmanager
+def _our_cache() -> Iterator[None]:
+    """The cache folder is chosen while decorating; a program that imports us keeps its own setting."""
+    with _lock:
         before, config.CACHE_DIR = config.CACHE_DIR, str(CACHE_DIR)
         try:
             CACHE_DIR.mkdir(parents=True, exist_ok=True)
-            compiler: Any = numba.njit
-            return compiler(
-                function,
-                error_model="numpy",
-                nogil=True,
-                cache=True,
-                parallel=parallel,
-                _nrt=parallel,  # only the scheduler of prange needs the runtime
-                forceinline=inline,
-            )
+            yield
         finally:
             config.CACHE_DIR = before

@@ -11,8 +11,9 @@ import numpy as np
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.batch import run_groups, skip_lanes
 from streamlstm.kernels.bptt import adam_step, window_gradient
-from streamlstm.kernels.cells.lstm import PANEL
+from streamlstm.kernels.cells.cell import Kernels
 from streamlstm.kernels.compiling import LANES, jit
+from streamlstm.kernels.lanes import copy_lanes
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.ridge import add_moments, scale_moments, solve_ridge
 from streamlstm.types import Float32, Float64, Int64
@@ -29,10 +30,11 @@ _ZERO = np.int64(0)
 
 
 class Learner(NamedTuple):
-    """All that learns: counters int64; theta, its Adam moments and gradient; the LSTM's unit `scale` (3 D) in deviations;
-    moments of raw and of clipped regressors (2, P, ..), weights of the skips (3, P, D); the tap's arrays; scratch of a
-    tile of windows."""
+    """All that learns: the cell's kernels; counters int64; theta, its Adam moments and gradient; the network's unit `scale`
+    (3 D) in deviations; moments of raw and of clipped regressors (2, P, ..), weights of the skips (3, P, D); the tap's
+    arrays; scratch of a tile of windows."""
 
+    cell: Kernels
     counters: Int64
     theta: Float32
     first: Float32
@@ -134,7 +136,7 @@ def step_lstm(sizes, learner, work, rate):
                         learner.wished[(t * B + lanes) * targets + j] = window[entry + I + j] / learner.scale[j]
                 lanes += 1
             n += 1
-        window_gradient(learner.theta, learner.x, learner.wished, learner.h, learner.c, T, B, I, Hp, L, targets,
+        window_gradient(learner.cell, learner.theta, learner.x, learner.wished, learner.h, learner.c, T, B, I, Hp, L, targets,
                         sizes[OUTPUTS], _HUBER, 1.0 / (T * LANES_PER_TILE), work, learner.gradient)  # fmt: skip
         if closed == 0:
             break
@@ -163,19 +165,23 @@ def set_scale(sizes, learner):
 def write_weights(sizes, theta, scale, skip, out_weights):
     """Writes the weights as the step reads them: panels of every layer, then readout (in deviations) and skips."""
     D, H, L, Hp, O = sizes[N_FEATURES], sizes[HIDDEN], sizes[LAYERS], sizes[PADDED], sizes[OUTPUTS]
-    G, inputs, w0, at = 4 * Hp, D + sizes[N_KNOWN], 0, 0
+    gates, vectors = sizes[GATES], sizes[VECTORS]
+    G, inputs, w0, at = gates * Hp, D + sizes[N_KNOWN], 0, 0
     for layer in range(L):
         read = inputs if layer == 0 else H  # theta pads the rows of h to Hp, a panel holds H of them
-        K = read + H
+        behind = w0 + (inputs + Hp + 1) * G
         for p in range(Hp // LANES):
-            for k in range(K + 1):
+            for k in range(read + H + 1):
                 row = inputs + Hp if k == 0 else (k - 1 if k <= read else inputs + k - 1 - read)
-                source = w0 + row * G  # theta has the bias last, a panel first
-                for gate in range(4):
-                    for lane in range(LANES):
-                        out_weights[at + k * PANEL + gate * LANES + lane] = theta[source + gate * Hp + p * LANES + lane]
-            at += (K + 1) * PANEL
-        w0 += (inputs + Hp + 1) * G
+                for gate in range(gates):
+                    source = w0 + row * G + gate * Hp + p * LANES  # theta has the bias last, a panel first
+                    copy_lanes(theta, source, out_weights, at, LANES)
+                    at += LANES
+            for vector in range(vectors):
+                source = behind + vector * Hp + p * LANES
+                copy_lanes(theta, source, out_weights, at, LANES)
+                at += LANES
+        w0 = behind + vectors * Hp
         inputs = Hp
     for j in range(HEADS * D):
         out_weights[at + j] = theta[w0 + Hp * O + j] * scale[j]

@@ -1,8 +1,8 @@
-"""The bare step of one LSTM layer for many streams: what a program calls that wants the cell and nothing around it."""
+"""The bare step of one layer for many streams: what a program calls that wants the cell and nothing around it."""
 
 import numpy as np
 
-from streamlstm.kernels.cells.lstm import step_rows
+from streamlstm.kernels.cells.calls import call_step
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.layout import TILE
 
@@ -10,12 +10,13 @@ _ZERO = np.int64(0)
 
 
 @jit
-def step_batch(weights, H, x, slots, state, scratch):
+def step_batch(step, weights, H, x, slots, state, scratch):
     """One step of B streams in one call; writes the new h and c of `slots` in `state`.
 
-    weights (flat) float32, one layer as `cells.lstm.pack` lays it out; H, its hidden units; x (B, I) float32; slots
-    int32 (B); state (S, 2 Hp) float32, a stream's h, then its c, H rounded up to Hp, a multiple of 16; scratch float32,
-    at least TILE * (I + H). No two of `slots` may be equal: a tile's rows read the old h before any of them writes.
+    step, address of the cell's step; weights (flat) float32, one layer as `Cell.pack` lays it out; H, its hidden units; x
+    (B, I) float32; slots int32 (B); state (S, 2 Hp) float32, a stream's h, then its c, H rounded up to Hp, a multiple of
+    16; scratch float32, at least TILE * (I + H). No two of `slots` may be equal: a tile's rows read the old h before any
+    of them writes.
     """
     B, I = x.shape
     ldz = I + H
@@ -28,4 +29,5 @@ def step_batch(weights, H, x, slots, state, scratch):
                 scratch[at + k] = x[first + r, k]
             for k in range(H):
                 scratch[at + I + k] = row[k]
-        step_rows(weights, _ZERO, I, H, scratch, ldz, slots, np.int64(first), np.int64(count), state, _ZERO, Hp)
+        call_step(step, weights, _ZERO, I, H, scratch, _ZERO, ldz, slots, first, count, state, _ZERO, state.shape[1],
+                  _ZERO, Hp)  # fmt: skip

@@ -7,6 +7,7 @@ multiply-adds over k that starts at its own start value, so its bits never depen
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils as numba_cgutils
 
 from streamlstm.kernels.compiling import HAS_FMA, LANES
@@ -169,5 +170,7 @@ class Emitter:
 
 
 def data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
-    """Address of an array argument's first element."""
+    """Address of an array argument's first element, or the pointer that was handed over."""
+    if isinstance(kind, types.CPointer):
+        return array
     return context.make_array(kind)(context, builder, array).data

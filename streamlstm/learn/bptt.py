@@ -1,4 +1,4 @@
-"""Training the LSTM: stretches of consecutive records side by side, windows of truncated BPTT, Adam, early stopping."""
+"""Training the network: stretches of consecutive records side by side, windows of truncated BPTT, Adam, early stopping."""
 
 import math
 import time
@@ -63,7 +63,8 @@ def train_lstm(
     settings = config.training
     I, D = series[0].inputs.shape[1], series[0].target.shape[1]
     Hp, L, O, T = int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs, settings.window
-    theta = initial_theta(I, layout.hidden_size, Hp, L, O, settings.seed)
+    cell = layout.cell.kernels()
+    theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
     cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]
     fitted = make_lanes(
         [Series(s.inputs[:n], s.target[:n]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
@@ -79,9 +80,10 @@ def train_lstm(
         x, target = lanes.inputs[begin : begin + T], lanes.target[begin : begin + T]
         B = x.shape[1]
         if B not in works:
-            works[B] = make_work(T, B, I, Hp, L, O)
+            works[B] = make_work(cell, T, B, I, Hp, L, O)
         return float(
             window_gradient(
+                cell,
                 theta,
                 x.reshape(-1),
                 target.reshape(-1),

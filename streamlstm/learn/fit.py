@@ -10,6 +10,7 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.detect.engine import Engine
 from streamlstm.errors import InputError
+from streamlstm.kernels.absorb import wished_tail
 from streamlstm.kernels.inputs import spread_of
 from streamlstm.kernels.layout import (
     ADAPT,
@@ -33,7 +34,6 @@ from streamlstm.kernels.layout import (
 )
 from streamlstm.kernels.regress import regress_scratch, regress_stream
 from streamlstm.kernels.ridge import add_moments, solve_ridge
-from streamlstm.kernels.score import wished_tail
 from streamlstm.kernels.thresholds import limit
 from streamlstm.learn.bptt import Progress, Series, train_lstm
 from streamlstm.model.layout import Layout, make_layout
@@ -88,7 +88,15 @@ def fit(
     lanes = [Series(s.inputs, residual / scale) for s, residual in zip(series, residuals, strict=True)]
     theta, summary = train_lstm(lanes, config, layout, on_progress)
     network = theta_network(
-        theta, scale, skip, D + K, layout.hidden_size, int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs
+        layout.cell,
+        theta,
+        scale,
+        skip,
+        D + K,
+        layout.hidden_size,
+        int(layout.sizes[PADDED]),
+        layout.num_layers,
+        layout.num_outputs,
     )
     starts = find_starts(chosen, stats, network, config, layout, features, exogenous)
     rows = sum(len(recording.x) for recording in chosen.values())

@@ -11,6 +11,7 @@ import safetensors.numpy
 
 from streamlstm.config import Config
 from streamlstm.errors import ConfigError, ModelError, OutputError
+from streamlstm.kernels.cells import CELLS
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.version import VERSION
 
@@ -94,19 +95,18 @@ def load_model(path: str | Path) -> Model:
 
 def model_from(tensors: dict[str, Any], description: dict[str, Any]) -> Model:
     """The model of named tensors and their description."""
-    layers: list[tuple[Any, Any, Any]] = []
-    while f"lstm.weight_ih_l{len(layers)}" in tensors:
-        n = len(layers)
-        bias = tensors[f"lstm.bias_ih_l{n}"] + tensors[f"lstm.bias_hh_l{n}"]
-        layers.append((tensors[f"lstm.weight_ih_l{n}"], tensors[f"lstm.weight_hh_l{n}"], bias))
-    if not layers:
-        raise ValueError("no tensor 'lstm.weight_ih_l0'")
-    network = Network(tuple(layers), tensors["readout.weight"], tensors["readout.bias"], tensors["skip.weight"])
+    config = Config.model_validate(description["config"])
+    cell = CELLS[config.model.cell]
+    layers = []
+    for n in range(config.model.num_layers):
+        start, end = f"{cell.name}.", f"_l{n}"
+        of_layer = {name: array for name, array in tensors.items() if name.startswith(start) and name.endswith(end)}
+        layers.append(cell.layer({name[len(start) : -len(end)]: array for name, array in of_layer.items()}))
+    network = Network(cell, tuple(layers), tensors["readout.weight"], tensors["readout.bias"], tensors["skip.weight"])
     starts = None
     if description["keys"] is not None:
         names = ("stats", "known", "thresholds", "limits", "scored")
         starts = Starts(tuple(description["keys"]), *(tensors[f"start.{name}"] for name in names))
-    config = Config.model_validate(description["config"])
     return Model(
         network,
         tuple(description["features"]),

@@ -7,6 +7,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.kernels.block import block_size
+from streamlstm.kernels.cells import CELLS, Cell
 from streamlstm.kernels.compiling import LANES
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import *
@@ -24,6 +25,7 @@ class Layout:
     num_known: int
     hidden_size: int
     num_layers: int
+    cell: Cell
 
     @property
     def bytes_per_stream(self) -> int:
@@ -77,6 +79,8 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     kind = KINDS[config.threshold.kind]
     sizes = np.zeros(SIZES, np.int64)
     sizes[[N_FEATURES, N_KNOWN, HIDDEN, LAYERS, PADDED]] = D, K, H, L, Hp
+    cell = CELLS[config.model.cell]
+    sizes[[GATES, VECTORS]] = cell.gates, cell.vectors  # STEP is an address, which a process finds for itself
     sizes[N_CALENDAR] = CALENDAR if config.model.calendar else 0
     sizes[OUTPUTS] = padded(HEADS * D)
     rules, time = rules_needed(config.rules), config.time
@@ -138,4 +142,4 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     params[SILENT_NS] = np.inf if config.rules.silent_s is None else 1e9 * config.rules.silent_s
     params[RESET_NS] = np.inf if time.gap_s is None or time.on_gap == "carry" else 1e9 * time.gap_s
     params[EXTREME_MARGIN] = config.learning.extreme_margin
-    return Layout(sizes, params, D, K, H, L)
+    return Layout(sizes, params, D, K, H, L, cell)

@@ -9,7 +9,7 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.errors import ModelError
 from streamlstm.kernels.batch import skip_lanes
-from streamlstm.kernels.cells.lstm import pack
+from streamlstm.kernels.cells import Cell, Layer
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import BARE, HEADS, REGRESSORS
 from streamlstm.model.layout import padded
@@ -35,15 +35,16 @@ class Starts:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Weights of the LSTM and of the linear skips, float32.
+    """Weights of the recurrent layers and of the linear skips, float32.
 
-    layers: per layer W_ih (4H, I), W_hh (4H, H), bias (4H), gates i, f, g, o as in PyTorch; readout (3 D, H) and
-    readout_bias (3 D), head by head; skip (3, D, P), on raw inputs, on clipped ones, on the time alone: constant, lags 1
-    to 3 and five EWMAs of every feature, known inputs, those made of the time (the third skip has weights of these
-    only). Values are standard deviations of the normalised inputs.
+    layers: weights of the recurrent layers, see `Layer`; readout (3 D, H) and readout_bias (3 D), head by head; skip (3, D,
+    P), on raw inputs, on clipped ones, on the time alone: constant, lags 1 to 3 and five EWMAs of every feature, known
+    inputs, those made of the time (the third skip has weights of these only). Values are standard deviations of the
+    normalised inputs.
     """
 
-    layers: tuple[tuple[Float32, Float32, Float32], ...]
+    cell: Cell
+    layers: tuple[Layer, ...]
     readout: Float32
     readout_bias: Float32
     skip: Float32
@@ -51,18 +52,18 @@ class Network:
     @property
     def hidden_size(self) -> int:
         """H, units of a layer."""
-        return int(self.layers[0][1].shape[1])
+        return int(self.layers[0].W_hh.shape[1])
 
     def packed(self) -> Float32:
         """All weights in the order in which kernels read them (flat)."""
         D = self.skip.shape[1]
-        inputs = self.layers[0][0].shape[1]
+        inputs = self.layers[0].W_ih.shape[1]
         matrices = [(np.concatenate([self.readout_bias[:, None], self.readout], axis=1), padded(len(self.readout)), 0)]
         for head, skip in enumerate(self.skip):
             first, wide = skip_lanes(D, head)
             known = 1 + (REGRESSORS - 1) * D + inputs if head == BARE else 0
             matrices.append((skip[:, known:], wide, head * D - first))
-        parts = [pack(*layer) for layer in self.layers]
+        parts = [self.cell.pack(layer) for layer in self.layers]
         for rows, columns, at in matrices:
             out = np.zeros((rows.shape[1], columns), np.float32)
             out[:, at : at + len(rows)] = rows.T
@@ -85,9 +86,10 @@ class Model:
     def __post_init__(self) -> None:
         D, K, H = len(self.features), len(self.exogenous), self.network.hidden_size
         wide = D + K
-        for n, (W_ih, W_hh, bias) in enumerate(self.network.layers):
-            if W_ih.shape != (4 * H, wide) or W_hh.shape != (4 * H, H) or bias.shape != (4 * H,):
-                raise ModelError(f"model: layer {n} has shapes {W_ih.shape}, {W_hh.shape}, {bias.shape} for H={H}")
+        for n, layer in enumerate(self.network.layers):
+            shapes, expected = tuple(of.shape for of in layer), self.network.cell.shapes(wide, H)
+            if shapes != expected:
+                raise ModelError(f"model: layer {n} has shapes {shapes}, {expected} are those of its cell with H={H}")
             wide = H
         P = 1 + REGRESSORS * D + K + (CALENDAR if self.config.model.calendar else 0)
         if self.network.skip.shape != (HEADS, D, P):
@@ -97,11 +99,11 @@ class Model:
                 raise ModelError(f"model: {name} holds values that are not finite; fit it again")
 
     def tensors(self) -> dict[str, Any]:
-        """All arrays by the names they have in a model file; an LSTM's as in PyTorch."""
+        """All arrays by the names they have in a model file; those of the recurrent layers as in PyTorch."""
         named: dict[str, Any] = {}
-        for n, (W_ih, W_hh, bias) in enumerate(self.network.layers):
-            named[f"lstm.weight_ih_l{n}"], named[f"lstm.weight_hh_l{n}"] = W_ih, W_hh
-            named[f"lstm.bias_ih_l{n}"], named[f"lstm.bias_hh_l{n}"] = bias, np.zeros_like(bias)
+        for n, layer in enumerate(self.network.layers):
+            for name, array in self.network.cell.tensors(layer).items():
+                named[f"{self.network.cell.name}.{name}_l{n}"] = array
         named |= {"readout.weight": self.network.readout, "readout.bias": self.network.readout_bias}
         named |= {"skip.weight": self.network.skip, "usual": self.usual}
         if self.starts is not None:
@@ -121,6 +123,7 @@ class Model:
     def check_architecture(self, config: Config) -> None:
         """Raises ModelError unless the configuration asks for the network that the model holds."""
         found = {
+            "cell": self.network.cell.name,
             "hidden_size": self.network.hidden_size,
             "num_layers": len(self.network.layers),
             "calendar": self.config.model.calendar,

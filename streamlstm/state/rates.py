@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from streamlstm.kernels.absorb import LARGEST_TAIL, ROWS_PER_DAY
 from streamlstm.kernels.arguments import Pool
 from streamlstm.kernels.layout import (
     ALARMS,
@@ -18,7 +19,6 @@ from streamlstm.kernels.layout import (
     SEEN,
     SIGMA,
 )
-from streamlstm.kernels.score import LARGEST_TAIL, ROWS_PER_DAY
 from streamlstm.kernels.thresholds.contrast import SLOW
 from streamlstm.model.layout import Layout
 from streamlstm.state.pool import stages

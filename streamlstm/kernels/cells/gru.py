@@ -1,0 +1,77 @@
+"""The GRU (Cho and others 2014) as PyTorch and Keras 3 have it: the reset gate weighs the recurrent part of the new value.
+
+n = tanh(Wx + b + r (Uh + b')), h = (1 - z) n + z h. Four sums: r, z, and the two parts of n, whose weights are zero for the
+other's inputs.
+"""
+
+import numpy as np
+
+from streamlstm.kernels.cells.cell import Cell
+from streamlstm.kernels.cells.tile import STEP, Units, make_step
+from streamlstm.kernels.cells.training import BACKWARD, FORWARD, part
+from streamlstm.kernels.compiling import c_function
+from streamlstm.kernels.scalars import sigmoid32, tanh32
+
+_ONE = np.float32(1)
+
+
+def _finish(units: Units) -> None:
+    e, b = units.e, units.e.builder
+    r, z, of_x, of_h = units.gates
+    one = e.constant(1.0)
+    ez = units.exp_minus(z)
+    en = units.exp_minus(b.fadd(of_x, b.fdiv(of_h, b.fadd(one, units.exp_minus(r)))), 2.0)
+    # ((1 - z) tanh(n) + z h) over one denominator
+    top = e.fma(units.h(), b.fadd(one, en), b.fmul(b.fsub(one, en), ez))
+    units.write_h(b.fdiv(top, b.fmul(b.fadd(one, en), b.fadd(one, ez))))
+
+
+_step = make_step(4, 0, _finish)
+
+
+@c_function(STEP)
+def step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0):
+    """One step of the cell, see `tile`."""
+    _step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0)
+
+
+@c_function(FORWARD)
+def forward(vectors, gates, kept, extra, h, c, B, Hp):
+    """Gates over their sums and the new value over the first part of its sum, then h; keeps the old h. See `training`."""
+    for b in range(B):
+        row, g0 = b * Hp, b * 4 * Hp
+        r, z = part(gates, g0, Hp), part(gates, g0 + Hp, Hp)
+        n, of_h = part(gates, g0 + 2 * Hp, Hp), part(gates, g0 + 3 * Hp, Hp)
+        before, out = part(kept, row, Hp), part(h, row, Hp)
+        for u in range(Hp):
+            before[u] = out[u]
+        for u in range(Hp):
+            r[u] = sigmoid32(r[u])
+        for u in range(Hp):
+            z[u] = sigmoid32(z[u])
+        for u in range(Hp):
+            n[u] = tanh32(n[u] + r[u] * of_h[u])
+        for u in range(Hp):
+            out[u] = n[u] + z[u] * (before[u] - n[u])
+
+
+@c_function(BACKWARD)
+def backward(vectors, gates, kept, extra, dh, carry, out_vectors, B, Hp):
+    """Gradients of the sums over the gates; the part of h's gradient that z lets through stays in dh. See `training`."""
+    for b in range(B):
+        row, g0 = b * Hp, b * 4 * Hp
+        r, z = part(gates, g0, Hp), part(gates, g0 + Hp, Hp)
+        n, of_h = part(gates, g0 + 2 * Hp, Hp), part(gates, g0 + 3 * Hp, Hp)
+        before, up = part(kept, row, Hp), part(dh, row, Hp)
+        for u in range(Hp):
+            through = up[u] * z[u]
+            dn = up[u] * (_ONE - z[u]) * (_ONE - n[u] * n[u])
+            z[u] = up[u] * (before[u] - n[u]) * z[u] * (_ONE - z[u])
+            n[u] = dn
+            recurrent = dn * r[u]
+            r[u] = dn * of_h[u] * r[u] * (_ONE - r[u])
+            of_h[u] = recurrent
+            up[u] = through
+
+
+GRU = Cell("gru", 4, step, forward, backward, input_gates=(0, 1, 2), recurrent_gates=(0, 1, 3))
