@@ -221,7 +221,9 @@ def model_by_hand(name: str, features: int, exogenous: int, layers: int, hidden:
     rng, cell = np.random.default_rng(seed), CELLS[name]
     wide, made = features + exogenous, []
     for _ in range(layers):
-        made.append(random_layer(cell, wide, hidden, rng, 0.4))
+        made.append(
+            random_layer(cell, wide, hidden, rng, 0.4 if cell.gates > 1 else 0.15)
+        )  # a plain one is chaotic soon
         wide = hidden
     values = rng.normal(0, 0.05, (2, features, 1 + 8 * features + exogenous + CALENDAR)).astype(np.float32)
     skip = np.concatenate([values, values[:1]])

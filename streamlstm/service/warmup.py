@@ -7,6 +7,7 @@ from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.evaluate.metrics import vus_pr
 from streamlstm.kafka_client import take_batches
+from streamlstm.kernels.cells import CELLS
 from streamlstm.kernels.compiling import CACHE_DIR
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.network import Model
@@ -49,6 +50,8 @@ def warm_up() -> str:
     for kind in ("json", "array", "csv", "float32", "float64"):
         named = {"format": kind, "columns": ["value"]} if kind != "json" else {"format": kind}
         warm_up_daemon(Config.model_validate(quick.model_dump() | {"messages": named}), model)
+    for cell in CELLS.values():
+        cell.compile()
     take_batches()
     vus_pr(np.array([0, 1]), np.zeros(2))
     return str(CACHE_DIR)

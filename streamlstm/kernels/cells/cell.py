@@ -50,6 +50,11 @@ class Cell:
     recurrent_gates: tuple[int, ...] = (0, 1, 2, 3)
     forget_gate: int | None = None
 
+    def compile(self) -> None:
+        """Compiles, or loads, all functions."""
+        for function in (self.step, self.forward, self.backward):
+            function.compiled  # noqa: B018 - made when asked for
+
     def kernels(self) -> Kernels:
         """What training kernels need; compiles, or loads, the functions of training."""
         inputs, h = (sum(1 << gate for gate in gates) for gates in (self.input_gates, self.recurrent_gates))
