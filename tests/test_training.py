@@ -18,7 +18,7 @@ from streamlstm.kernels.online import write_weights
 from streamlstm.kernels.ridge import add_moments, solve_ridge
 from streamlstm.learn.bptt import Progress, Series, make_lanes
 from streamlstm.learn.fit import LEAST_ROWS, Recording, fit
-from streamlstm.model.files import load_model, save_model
+from streamlstm.model.files import FORMAT, load_model, save_model
 from streamlstm.model.layout import make_layout
 from streamlstm.model.network import Model
 from streamlstm.model.parameters import initial_theta, network_theta, theta_network
@@ -349,7 +349,7 @@ def test_files_that_are_no_models(tmp_path: Path, model: Model) -> None:
     with pytest.raises(ModelError, match="it is a snapshot"):
         load_model(path)
     ours = {"streamlstm": "model", "format": "99", "description": "{}"}
-    for metadata, words in ((ours, "format 99"), (ours | {"format": "2"}, "damaged")):
+    for metadata, words in ((ours, "format 99"), (ours | {"format": FORMAT}, "damaged")):
         path.write_bytes(safetensors.numpy.save({"weight": np.zeros(3, np.float32)}, metadata))
         with pytest.raises(ModelError, match=words):
             load_model(path)

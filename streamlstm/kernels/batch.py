@@ -11,6 +11,7 @@ from numba import prange
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.block import make_block, records_of
 from streamlstm.kernels.cells.calls import call_step
+from streamlstm.kernels.cells.tile import UNITS
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.lanes import copy_lanes, prefetch
 from streamlstm.kernels.layout import *
@@ -26,7 +27,8 @@ _ZERO, _ONE = np.int64(0), np.int64(1)
 @jit
 def panels_size(sizes, inputs):
     """float32 weights of one recurrent layer, see `cells.tile`."""
-    return sizes[PADDED] * ((1 + inputs + sizes[HIDDEN]) * sizes[GATES] + sizes[VECTORS])
+    units = (sizes[HIDDEN] + UNITS - 1) // UNITS * UNITS
+    return units * ((1 + inputs + sizes[HIDDEN]) * sizes[GATES] + sizes[VECTORS])
 
 
 @jit

@@ -12,8 +12,8 @@ from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.batch import run_groups, skip_lanes
 from streamlstm.kernels.bptt import adam_step, window_gradient
 from streamlstm.kernels.cells.cell import Kernels
-from streamlstm.kernels.compiling import LANES, jit
-from streamlstm.kernels.lanes import copy_lanes
+from streamlstm.kernels.cells.tile import UNITS
+from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.ridge import add_moments, scale_moments, solve_ridge
 from streamlstm.types import Float32, Float64, Int64
@@ -170,17 +170,19 @@ def write_weights(sizes, theta, scale, skip, out_weights):
     for layer in range(L):
         read = inputs if layer == 0 else H  # theta pads the rows of h to Hp, a panel holds H of them
         behind = w0 + (inputs + Hp + 1) * G
-        for p in range(Hp // LANES):
+        for p in range((H + UNITS - 1) // UNITS):
             for k in range(read + H + 1):
                 row = inputs + Hp if k == 0 else (k - 1 if k <= read else inputs + k - 1 - read)
                 for gate in range(gates):
-                    source = w0 + row * G + gate * Hp + p * LANES  # theta has the bias last, a panel first
-                    copy_lanes(theta, source, out_weights, at, LANES)
-                    at += LANES
+                    source = w0 + row * G + gate * Hp + p * UNITS  # theta has the bias last, a panel first
+                    for unit in range(UNITS):
+                        out_weights[at + unit] = theta[source + unit]
+                    at += UNITS
             for vector in range(vectors):
-                source = behind + vector * Hp + p * LANES
-                copy_lanes(theta, source, out_weights, at, LANES)
-                at += LANES
+                source = behind + vector * Hp + p * UNITS
+                for unit in range(UNITS):
+                    out_weights[at + unit] = theta[source + unit]
+                at += UNITS
         w0 = behind + vectors * Hp
         inputs = Hp
     for j in range(HEADS * D):

@@ -1,4 +1,4 @@
-"""Building blocks of vector code: LLVM IR on vectors of 16 float32, emitted by Numba intrinsics.
+"""Building blocks of vector code: LLVM IR on vectors of 16 or 8 float32, emitted by Numba intrinsics.
 
 Plain loops cannot keep a tile of accumulators in registers; phi values can. Every output element is one chain of fused
 multiply-adds over k that starts at its own start value, so its bits never depend on the rows and columns beside it.
@@ -16,7 +16,6 @@ cgutils: Any = numba_cgutils
 FLOAT = ir.FloatType()
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
-BITS = ir.VectorType(I32, LANES)
 
 # exp(r) = 1 + r + r^2 q(r) on [-ln 2 / 2, ln 2 / 2]: least maximal relative error 1.05e-7 for a q of degree 3, found by
 # Lawson's reweighted least squares in float64.
@@ -30,17 +29,21 @@ MAGIC = 12582912.0  # 1.5 * 2^23: adding it leaves the nearest integer in the lo
 
 
 class Emitter:
-    """One intrinsic's builder, with the few vector operations that the kernels use."""
+    """One intrinsic's builder, with the few operations on vectors of `lanes` values that the kernels use."""
 
-    def __init__(self, builder: Any) -> None:
-        self.builder = builder
+    def __init__(self, builder: Any, lanes: int = LANES) -> None:
+        self.builder, self.lanes = builder, lanes
+        self._vector, self._bits = ir.VectorType(FLOAT, lanes), ir.VectorType(I32, lanes)
         if HAS_FMA:
-            kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-            self._fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+            kind = ir.FunctionType(self._vector, [self._vector] * 3)
+            self._fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{lanes}f32")
 
     def constant(self, value: float) -> Any:
         """All lanes `value`, rounded to float32."""
-        return ir.Constant(VECTOR, [ir.Constant(FLOAT, value)] * LANES)
+        return ir.Constant(self._vector, [ir.Constant(FLOAT, value)] * self.lanes)
+
+    def _integers(self, value: int) -> Any:
+        return ir.Constant(self._bits, [value] * self.lanes)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once where the host can (class `fma`), else twice (class `nofma`)."""
@@ -49,17 +52,17 @@ class Emitter:
         return self.builder.fadd(self.builder.fmul(a, b), c)
 
     def load(self, base: Any, offset: Any) -> Any:
-        """16 floats at base + offset; no alignment beyond that of a float is assumed."""
+        """The floats at base + offset; no alignment beyond that of a float is assumed."""
         value = self.builder.load(self._at(base, offset))
         value.align = 4
         return value
 
     def store(self, value: Any, base: Any, offset: Any) -> None:
-        """Writes 16 floats at base + offset."""
+        """Writes floats at base + offset."""
         self.builder.store(value, self._at(base, offset)).align = 4
 
     def _at(self, base: Any, offset: Any) -> Any:
-        return self.builder.bitcast(self.builder.gep(base, [offset]), VECTOR.as_pointer())
+        return self.builder.bitcast(self.builder.gep(base, [offset]), self._vector.as_pointer())
 
     def broadcast(self, base: Any, offset: Any) -> Any:
         """The float at base + offset in all lanes."""
@@ -67,9 +70,9 @@ class Emitter:
 
     def splat(self, value: Any) -> Any:
         """The float `value` in all lanes."""
-        undefined = ir.Constant(VECTOR, ir.Undefined)
+        undefined = ir.Constant(self._vector, ir.Undefined)
         scalar = self.builder.insert_element(undefined, value, I32(0))
-        return self.builder.shuffle_vector(scalar, undefined, ir.Constant(BITS, [0] * LANES))
+        return self.builder.shuffle_vector(scalar, undefined, self._integers(0))
 
     def sqrt(self, x: Any) -> Any:
         """Square roots."""
@@ -84,9 +87,9 @@ class Emitter:
         return self._call("rint", x)
 
     def _call(self, name: str, x: Any) -> Any:
-        kind = ir.FunctionType(VECTOR, [VECTOR])
+        kind = ir.FunctionType(self._vector, [self._vector])
         return self.builder.call(
-            cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{LANES}f32"), [x]
+            cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{self.lanes}f32"), [x]
         )
 
     def clamp(self, x: Any, bound: float) -> Any:
@@ -109,8 +112,8 @@ class Emitter:
         q = self.constant(EXP_Q[3])
         for coefficient in (EXP_Q[2], EXP_Q[1], EXP_Q[0], 1.0, 1.0):
             q = self.fma(q, r, self.constant(coefficient))
-        exponent = b.shl(b.bitcast(shifted, BITS), ir.Constant(BITS, [23] * LANES))
-        scale = b.bitcast(b.add(exponent, ir.Constant(BITS, [0x3F800000] * LANES)), VECTOR)
+        exponent = b.shl(b.bitcast(shifted, self._bits), self._integers(23))
+        scale = b.bitcast(b.add(exponent, self._integers(0x3F800000)), self._vector)
         return b.fmul(q, scale)
 
     def log1p(self, c: Any) -> Any:
@@ -120,10 +123,10 @@ class Emitter:
         """
         b, one = self.builder, self.constant(1.0)
         root = 0x3F3504F3  # sqrt(1/2)
-        bits = b.add(b.bitcast(b.fadd(one, c), BITS), ir.Constant(BITS, [0x3F800000 - root] * LANES))
-        n = b.sitofp(b.sub(b.ashr(bits, ir.Constant(BITS, [23] * LANES)), ir.Constant(BITS, [127] * LANES)), VECTOR)
-        mantissa = b.and_(bits, ir.Constant(BITS, [0x007FFFFF] * LANES))
-        m = b.bitcast(b.add(mantissa, ir.Constant(BITS, [root] * LANES)), VECTOR)
+        bits = b.add(b.bitcast(b.fadd(one, c), self._bits), self._integers(0x3F800000 - root))
+        n = b.sitofp(b.sub(b.ashr(bits, self._integers(23)), self._integers(127)), self._vector)
+        mantissa = b.and_(bits, self._integers(0x007FFFFF))
+        m = b.bitcast(b.add(mantissa, self._integers(root)), self._vector)
         s = b.fdiv(b.fsub(m, one), b.fadd(m, one))
         t = b.fmul(s, s)
         series = self.constant(1 / 9)
@@ -152,7 +155,7 @@ class Emitter:
         b.position_at_end(loop)
         k = b.phi(I64)
         k.add_incoming(I64(0), entry)
-        sums = [[b.phi(VECTOR) for _ in row] for row in start]
+        sums = [[b.phi(self._vector) for _ in row] for row in start]
         columns = [weights(v, k) for v in range(len(start[0]))]
         totals = []
         for r, row in enumerate(sums):

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamlstm.kernels.compiling import LANES, CFunction
+from streamlstm.kernels.cells.tile import UNITS
+from streamlstm.kernels.compiling import CFunction
 from streamlstm.types import Float32
 
 
@@ -68,16 +69,16 @@ class Cell:
         """Panels (flat) of a layer, see `tile`."""
         W_ih, W_hh, bias, vectors = layer
         G, V, H, I = self.gates, self.vectors, W_hh.shape[1], W_ih.shape[1]
-        padded = -(-H // LANES) * LANES
+        padded = -(-H // UNITS) * UNITS
         columns = np.zeros((1 + I + H, G, padded), np.float32)
         columns[0, :, :H] = bias.reshape(G, H)
         columns[1 : 1 + I, :, :H] = W_ih.reshape(G, H, I).transpose(2, 0, 1)
         columns[1 + I :, :, :H] = W_hh.reshape(G, H, H).transpose(2, 0, 1)
-        panels = columns.reshape(1 + I + H, G, padded // LANES, LANES).transpose(2, 0, 1, 3)
+        panels = columns.reshape(1 + I + H, G, padded // UNITS, UNITS).transpose(2, 0, 1, 3)
         behind = np.zeros((V, padded), np.float32)
         behind[:, :H] = vectors.reshape(V, H)
-        further = behind.reshape(V, padded // LANES, LANES).transpose(1, 0, 2)
-        return np.concatenate([part.reshape(padded // LANES, -1) for part in (panels, further)], axis=1).reshape(-1)
+        further = behind.reshape(V, padded // UNITS, UNITS).transpose(1, 0, 2)
+        return np.concatenate([part.reshape(padded // UNITS, -1) for part in (panels, further)], axis=1).reshape(-1)
 
     def tensors(self, layer: Layer) -> dict[str, Float32]:
         """A layer's weights by PyTorch's names and in its order; the bias stands in the first of its two."""

@@ -5,10 +5,11 @@
 | I, H | inputs of the layer, hidden units |
 | K | I + H, the inner sum |
 | G | gates: sums that a unit needs, each of its own column of the weights |
-| P | panels: H / 16, rounded up; a panel holds the gates of 16 units |
+| U | units of a panel: one vector register of them |
+| P | panels: H / U, rounded up |
 
-Weights of a layer are P panels after one another, each (1 + K, 16 G) float32: the bias, then a row per k; then the cell's
-further vectors, 16 values each. Units beyond H have zero weights and stay exactly zero.
+Weights of a layer are P panels after one another, each (1 + K, G U) float32: the bias, then a row per k; then the cell's
+further vectors, U values each. Units beyond H have zero weights and stay exactly zero.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from numba import types
 from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 
-from streamlstm.kernels.compiling import HAS_AVX512, LANES
+from streamlstm.kernels.compiling import HAS_AVX512, HAS_FMA, LANES
 from streamlstm.kernels.vector import I64, Emitter
 
 cgutils: Any = numba_cgutils
@@ -27,9 +28,11 @@ STEP = types.void(
     _FLOATS, types.int64, types.int64, _FLOATS, types.int64, _INTS, types.int64, _FLOATS, types.int64, types.int64, types.int64
 )  # fmt: skip
 """Of a step: weights, I, H, z, ldz, slots, count, state, lds, h0, c0; see `step.call_step`."""
-_ACCUMULATORS, _MOST_ROWS = (24, 12) if HAS_AVX512 else (4, 4)
-# With AVX-512, 24 accumulators, 4 weights and a broadcast fill 29 of 32 registers; with 16 registers of 8 lanes 4 of 16
-# lanes fill them.
+UNITS = LANES if HAS_AVX512 else LANES // 2
+"""Units of a panel. With 32 registers of 16 lanes, 24 accumulators, 4 weights and a broadcast fill 29. With 16 registers of
+8 lanes, 8 accumulators (two rows of an LSTM), 4 weights and 2 broadcasts fill 14; 12 spill (1.7 times the time at H = 128),
+and one row of 16 units reads every weight for itself (1.6 times, EPYC, November 2026)."""
+_ACCUMULATORS = 24 if HAS_AVX512 else 8 if HAS_FMA else 4
 
 # Beyond +-20 a sigmoid differs from 0 or 1 by less than 2.1e-9, a tanh of half that argument rounds to +-1; and a product
 # of three exponentials stays below 2^87, far from an overflow.
@@ -37,7 +40,7 @@ SATURATION = 20.0
 
 
 class Units:
-    """16 units of one stream: the sums of their gates, their old state, and what the cell makes of them."""
+    """The units of a panel for one stream: the sums of their gates, their old state, and what the cell makes of them."""
 
     def __init__(
         self, e: Emitter, gates: list[Any], state: Any, at_h: Any, at_c: Any, weights: Any, further: Any
@@ -63,7 +66,7 @@ class Units:
 
     def vector(self, n: int) -> Any:
         """The cell's further vector n, one value per unit."""
-        return self.e.load(self._weights, self.e.builder.add(self._further, I64(n * LANES)))
+        return self.e.load(self._weights, self.e.builder.add(self._further, I64(n * UNITS)))
 
     def exp_minus(self, x: Any, scale: float = 1.0) -> Any:
         """exp(-scale x) with scale x kept within +-SATURATION: 1 / (1 + it) is a sigmoid, with scale 2 half of a tanh."""
@@ -75,8 +78,8 @@ def make_step(gates: int, vectors: int, finish: Callable[[Units], None]) -> Any:
 
     Every row's bits are independent of the other rows.
     """
-    panel_width = gates * LANES
-    rows = max(1, min(_ACCUMULATORS // gates, _MOST_ROWS))
+    panel_width = gates * UNITS
+    rows = min(_ACCUMULATORS // gates, 12)
 
     @intrinsic
     def step(
@@ -85,18 +88,18 @@ def make_step(gates: int, vectors: int, finish: Callable[[Units], None]) -> Any:
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             weights, I, H, z, ldz, slots, count, state, lds, h0, c0 = arguments
-            e, b = Emitter(builder), builder
+            e, b = Emitter(builder, UNITS), builder
             K = b.add(I, H)
-            size = b.add(b.mul(b.add(K, I64(1)), I64(panel_width)), I64(vectors * LANES))
+            size = b.add(b.mul(b.add(K, I64(1)), I64(panel_width)), I64(vectors * UNITS))
 
             def tile(height: int, panel: Any, first: Any, unit: Any) -> None:
                 starts = [b.mul(b.add(first, I64(r)), ldz) for r in range(height)]
                 matrix = b.add(panel, I64(panel_width))
-                bias = [e.load(weights, b.add(panel, I64(v * LANES))) for v in range(gates)]
+                bias = [e.load(weights, b.add(panel, I64(v * UNITS))) for v in range(gates)]
                 sums = e.accumulate(
                     [list(bias) for _ in range(height)],
                     K,
-                    lambda v, k: e.load(weights, b.add(b.add(matrix, b.mul(k, I64(panel_width))), I64(v * LANES))),
+                    lambda v, k: e.load(weights, b.add(b.add(matrix, b.mul(k, I64(panel_width))), I64(v * UNITS))),
                     lambda r, k: e.broadcast(z, b.add(starts[r], k)),
                 )
                 further = b.add(matrix, b.mul(K, I64(panel_width)))
@@ -105,9 +108,9 @@ def make_step(gates: int, vectors: int, finish: Callable[[Units], None]) -> Any:
                     row = b.add(b.mul(slot, lds), unit)
                     finish(Units(e, sums[r], state, b.add(row, h0), b.add(row, c0), weights, further))
 
-            panels = b.sdiv(b.add(H, I64(LANES - 1)), I64(LANES))
+            panels = b.sdiv(b.add(H, I64(UNITS - 1)), I64(UNITS))
             with cgutils.for_range(b, panels) as loop:
-                panel, unit = b.mul(loop.index, size), b.mul(loop.index, I64(LANES))
+                panel, unit = b.mul(loop.index, size), b.mul(loop.index, I64(UNITS))
                 first: Any = I64(0)
                 for height in (rows, 2, 1) if rows > 2 else (rows, 1) if rows > 1 else (1,):
                     tiles = b.sdiv(b.sub(count, first), I64(height))
