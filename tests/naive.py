@@ -24,40 +24,44 @@ def peephole_step(x, h, c, W_ih, W_hh, bias, peepholes):
     return sigmoid(o + of_o * new) * np.tanh(new), new
 
 
-def gru_step(x, h, W_ih, W_hh, b_ih, b_hh):
+def gru_step(x, h, seen, W_ih, W_hh, b_ih, b_hh):
     """W_ih (3H, I), W_hh (3H, H), gates r, z, n; the reset gate weighs what h gives to the new value."""
-    (r, z, n), (of_r, of_z, of_n) = np.split(x @ W_ih.T + b_ih, 3, axis=1), np.split(h @ W_hh.T + b_hh, 3, axis=1)
+    (r, z, n), (of_r, of_z, of_n) = np.split(x @ W_ih.T + b_ih, 3, axis=1), np.split(seen @ W_hh.T + b_hh, 3, axis=1)
     z = sigmoid(z + of_z)
     return (1 - z) * np.tanh(n + sigmoid(r + of_r) * of_n) + z * h
 
 
-def cell_step(cell, x, h, c, layer):
-    """One step of any cell; `layer` are its weights by PyTorch's names -> h, c."""
+def cell_step(cell, x, h, c, layer, keep=1.0):
+    """One step of any cell; `layer` are its weights by PyTorch's names, which see h times `keep` -> h, c."""
+    seen = h * keep
     W_ih, W_hh, b_ih, b_hh = (layer[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     if cell == "lstm":
-        return lstm_step(x, h, c, W_ih, W_hh, b_ih + b_hh)
+        return lstm_step(x, seen, c, W_ih, W_hh, b_ih + b_hh)
     if cell == "peephole_lstm":
-        return peephole_step(x, h, c, W_ih, W_hh, b_ih + b_hh, layer["weight_ch"])
+        return peephole_step(x, seen, c, W_ih, W_hh, b_ih + b_hh, layer["weight_ch"])
     if cell == "gru":
-        return gru_step(x, h, W_ih, W_hh, b_ih, b_hh), c
-    total = x @ W_ih.T + h @ W_hh.T + b_ih + b_hh
+        return gru_step(x, h, seen, W_ih, W_hh, b_ih, b_hh), c
+    total = x @ W_ih.T + seen @ W_hh.T + b_ih + b_hh
     return {"rnn_tanh": np.tanh, "rnn_relu": lambda s: np.clip(s, 0, 1e6)}[cell](total), c
 
 
-def network_step(cell, x, hs, cs, layers):
-    """Stacked layers; hs and cs are lists of (B, H) that are replaced in place -> h of the top."""
+def network_step(cell, x, hs, cs, layers, keep=None, keep_h=None):
+    """Stacked layers; hs and cs are lists of (B, H) that are replaced in place -> h of the top.
+
+    keep and keep_h (layers, B, H): what passes to the next layer, and a layer's own h, are multiplied by them.
+    """
     for k, layer in enumerate(layers):
-        hs[k], cs[k] = cell_step(cell, x, hs[k], cs[k], layer)
-        x = hs[k]
-    return x
+        hs[k], cs[k] = cell_step(cell, x, hs[k], cs[k], layer, 1.0 if keep_h is None else keep_h[k])
+        x = hs[k] if keep is None else hs[k] * keep[k]
+    return hs[-1]
 
 
-def window_loss(cell, layers, V, bias, x, target, hs, cs, huber, scale):
+def window_loss(cell, layers, V, bias, x, target, hs, cs, huber, scale, keep, keep_h):
     """Huber loss of a window x (T, B, I), target (T, B, D) with NaN for nothing, summed and scaled."""
     loss = 0.0
     hs, cs = list(hs), list(cs)
     for t in range(len(x)):
-        y = network_step(cell, x[t], hs, cs, layers) @ V + bias
+        y = network_step(cell, x[t], hs, cs, layers, keep[:, t], keep_h) @ V + bias
         for e in (y - target[t])[~np.isnan(target[t])]:
             loss += 0.5 * e * e if abs(e) <= huber else huber * (abs(e) - 0.5 * huber)
     return loss * scale

@@ -162,6 +162,18 @@ class TestTheWayOfAUser:
         assert ran.status == 0, ran.err
         assert f"{ROWS:,} records" in ran.out
 
+    def test_log_has_a_line_for_each_update(self, cli: Cli, data: Path):
+        ran = cli("fit", data / "pump.csv", "-m", "m.safetensors", "--log", "log.jsonl", "--set", "training.updates=7",
+                  "--set", "training.schedule=constant")  # fmt: skip
+        assert ran.status == 0
+        lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+        assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
+        assert lines[0].keys() == {"update", "updates", "loss", "held_out", "rate", "rows_per_second"}
+        assert lines[3]["rate"] == pytest.approx(4 / 20 * 0.003)
+        assert lines[0]["held_out"] is None or lines[0]["held_out"] > 0
+        ran = cli("fit", data / "pump.csv", "-m", "m.safetensors", "--log", "no/log.jsonl", "--set", QUICK)
+        assert "no/log.jsonl: there is no folder" in ran.err
+
     def test_fit_is_reproducible_byte_by_byte(self, cli: Cli, data: Path):
         for name in ("a", "b"):
             cli("fit", data / "pump.csv", "-m", f"{name}.safetensors", "--until", "0.5", "--set", QUICK)

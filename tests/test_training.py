@@ -12,16 +12,18 @@ import safetensors.numpy
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import InputError, ModelError, OutputError
-from streamlstm.kernels.bptt import adam_step, make_work, theta_size, window_gradient
+from streamlstm.kernels.bptt import draw_masks, make_work, theta_size, window_gradient
 from streamlstm.kernels.cells import CELLS, Cell, Layer
 from streamlstm.kernels.online import write_weights
+from streamlstm.kernels.optimisers import ADAM, OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.kernels.ridge import add_moments, solve_ridge
 from streamlstm.learn.bptt import Progress, Series, make_lanes
 from streamlstm.learn.fit import LEAST_ROWS, Recording, fit
+from streamlstm.learn.schedules import rate_at
 from streamlstm.model.files import FORMAT, load_model, save_model
 from streamlstm.model.layout import make_layout
 from streamlstm.model.network import Model
-from streamlstm.model.parameters import initial_theta, network_theta, theta_network
+from streamlstm.model.parameters import initial_theta, matrices, network_theta, theta_network
 
 Make = Callable[..., dict[str, Recording]]
 PADDED = 16
@@ -72,6 +74,8 @@ def test_gradient_is_that_of_finite_differences(name: str, inputs: int, features
     h, c = (part.reshape(-1).copy() for part in state)
     actual = np.zeros_like(theta)
     work = make_work(kernels, T, B, inputs, PADDED, layers, outputs)
+    draw_masks(work, 0.3, 0.4, rng)
+    keep, keep_h = work.keep.reshape(layers, T, B, PADDED), work.keep_h.reshape(layers, B, PADDED)
 
     def run(out: Any) -> float:
         h[:], c[:] = state[0].reshape(-1), state[1].reshape(-1)
@@ -81,15 +85,14 @@ def test_gradient_is_that_of_finite_differences(name: str, inputs: int, features
     def loss_of(parameters: Any) -> float:
         parts = split(cell, parameters, inputs, layers, features)
         return naive.window_loss(name, *parts, x.astype(float), target.astype(float), list(state[0].astype(float)),
-                                 list(state[1].astype(float)), huber, scale)  # fmt: skip
+                                 list(state[1].astype(float)), huber, scale, keep, keep_h)  # fmt: skip
 
     loss = run(actual)
     assert loss == pytest.approx(loss_of(theta.astype(float)), rel=1e-5)
     hs, cs = list(state[0].astype(float)), list(state[1].astype(float))
     for t in range(T):
-        naive.network_step(
-            name, x[t].astype(float), hs, cs, split(cell, theta.astype(float), inputs, layers, features)[0]
-        )
+        made = split(cell, theta.astype(float), inputs, layers, features)[0]
+        naive.network_step(name, x[t].astype(float), hs, cs, made, keep[:, t], keep_h)
     assert np.abs(h.reshape(layers, B, PADDED) - hs).max() < 3e-6
     assert np.abs(c.reshape(layers, B, PADDED) - cs).max() < 3e-6
     learning = np.flatnonzero(actual)
@@ -122,7 +125,8 @@ def test_padding_is_never_learned(name: str) -> None:
         window_gradient(
             cell.kernels(), theta, x, target, h, c, 4, 2, 1, PADDED, layers, 1, 16, 3.0, 0.1, work, gradient
         )
-        adam_step(theta, gradient, first, second, update, 1e-2, 1.0)
+        clip_gradient(gradient, 1.0, np.inf)
+        update_parameters(ADAM, theta, gradient, first, second, np.full_like(theta, 0.1), update, 1e-2)
     network = theta_network(cell, theta, np.ones(1, np.float32), np.zeros((2, 9, 1)), 1, hidden, PADDED, layers, 16)
     assert np.array_equal(network_theta(network, PADDED, 16), theta)
     assert not np.array_equal(np.concatenate([p.reshape(-1) for layer in network.layers for p in layer]), units)
@@ -148,25 +152,106 @@ def test_weights_are_packed_alike_by_training_and_by_a_network(name: str) -> Non
         assert np.array_equal(actual, expected)
 
 
-def test_adam_is_the_naive_one() -> None:
+def naive_update(kind: str, theta: Any, g: Any, m: Any, v: Any, decay: float, update: int, rate: float) -> Any:
+    """The parameters after an update; m and v are written."""
+    if kind == "adamw":
+        theta = theta - rate * decay * theta
+    else:
+        g = g + decay * theta
+    if kind == "sgd":
+        m[:] = 0.9 * m + g
+        return theta - rate * m
+    v[:] = 0.99 * v + 0.01 * g * g
+    if kind == "rmsprop":
+        return theta - rate * g / (np.sqrt(v) + 1e-8)
+    m[:] = 0.9 * m + 0.1 * g
+    return theta - rate * np.sqrt(1 - 0.99**update) / (1 - 0.9**update) * m / (np.sqrt(v) + 1e-8)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("kind", OPTIMISERS)
+def test_optimisers_are_the_naive_ones(kind: str, decay: float) -> None:
     rng = np.random.default_rng(0)
     theta = rng.normal(size=200).astype(np.float32)
     expected, m, v = theta.astype(float), np.zeros(200), np.zeros(200)
-    first, second = np.zeros_like(theta), np.zeros_like(theta)
+    first, second, decays = np.zeros_like(theta), np.zeros_like(theta), np.full(200, decay, np.float32)
     for update in range(1, 61):
         gradient = (rng.normal(size=200) * 10.0 ** rng.uniform(-3, 1)).astype(np.float32)
-        norm = adam_step(theta, gradient, first, second, update, 1e-2, 1.0)
         g = gradient.astype(float)
-        assert norm == pytest.approx(np.linalg.norm(g), rel=1e-6)
         g *= min(1, 1 / np.linalg.norm(g))
-        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
-        expected -= 1e-2 * np.sqrt(1 - 0.99**update) / (1 - 0.9**update) * m / (np.sqrt(v) + 1e-8)
-    assert np.abs(theta - expected).max() < 2e-6
+        clip_gradient(gradient, 1.0, np.inf)
+        update_parameters(OPTIMISERS[kind], theta, gradient, first, second, decays, update, 1e-2)
+        expected = naive_update(kind, expected, g, m, v, decay, update, 1e-2)
+    assert np.abs(theta - expected).max() < 5e-6
     before = theta.copy()
-    assert not np.isfinite(adam_step(theta, np.full(200, np.inf, np.float32), first, second, 61, 1e-2, 1.0))
+    update_parameters(OPTIMISERS[kind], theta, *np.zeros((4, 200), np.float32), 1, 1e-2)
     assert np.array_equal(theta, before)
-    adam_step(theta, np.zeros(200, np.float32), np.zeros_like(theta), np.zeros_like(theta), 1, 1e-2, 1.0)
-    assert np.array_equal(theta, before)
+
+
+def test_masks_leave_out_the_share_that_is_asked_for() -> None:
+    work = make_work(CELLS["lstm"].kernels(), 50, 8, 1, PADDED, 2, 16)
+    draw_masks(work, 0.25, 0.5, np.random.default_rng(0))
+    for mask, share in ((work.keep, 0.25), (work.keep_h, 0.5)):
+        assert set(mask) == {np.float32(0), np.float32(1 / (1 - share))}
+        assert (mask == 0).mean() == pytest.approx(share, abs=0.1)
+    draw_masks(work, 0.25, 0.5, None)
+    assert set(work.keep) | set(work.keep_h) == {np.float32(1)}
+
+
+def test_a_gradient_is_cut_by_value_then_by_norm() -> None:
+    gradient = np.array([3, -4, 0.5], np.float32)
+    assert clip_gradient(gradient, 10.0, 1.0) == 1.5
+    assert gradient.tolist() == [1, -1, 0.5]
+    assert clip_gradient(gradient, 0.75, np.inf) == 1.5
+    assert gradient.tolist() == [0.5, -0.5, 0.25]
+    wild = np.array([np.inf, 1], np.float32)
+    assert clip_gradient(wild, 1.0, np.inf) == np.inf
+    assert np.isnan(clip_gradient(np.array([np.nan, 1], np.float32), 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),  # of updates 1, 10, 30, 50, 51, 75, 76 and 100
+    [
+        ("cosine", [0.05, 0.4878, 0.7939, 0.5, 0.4843, 0.1464, 0.1355, 0]),
+        ("constant", [0.05, 0.5, 1, 1, 1, 1, 1, 1]),
+        ("step", [0.05, 0.5, 1, 1, 0.1, 0.1, 0.01, 0.01]),
+        ("one_cycle", [0.0426, 0.28, 1, 0.8117, 0.7939, 0.2831, 0.2631, 1e-5]),
+    ],
+)
+def test_schedules(schedule: str, expected: list[float]) -> None:
+    actual = [rate_at(schedule, 2.0, update, 100) / 2 for update in (1, 10, 30, 50, 51, 75, 76, 100)]
+    assert actual == pytest.approx(expected, abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"optimiser": "adamw", "weight_decay": 0.01},
+        {"optimiser": "rmsprop", "schedule": "constant"},
+        {"recurrent_dropout": 0.2},
+        {"optimiser": "sgd", "rate": 0.1, "schedule": "one_cycle"},
+        {"loss": "squared", "clip_value": 0.1, "schedule": "step"},
+    ],
+    ids=["adamw", "rmsprop", "dropout", "sgd", "squared"],
+)  # fmt: skip
+def test_a_fit_learns_with_each(training: dict[str, Any], synthetic: Make) -> None:
+    """Less is left over on the held-out tail than by the skip alone."""
+    model = fit(synthetic(rows=1500), small(updates=200, holdout=0.2, **training), ("value",))
+    assert model.training["held_out_loss"] < model.training["held_out_loss_of_skip"]
+    assert fit(synthetic(rows=1500), small(updates=200, holdout=0.2, **training), ("value",)).hash == model.hash
+
+
+def test_biases_do_not_decay() -> None:
+    cell = CELLS["peephole_lstm"]
+    mask = matrices(cell, 2, 4, PADDED, 2, 16)
+    network = theta_network(cell, mask, np.ones(3, np.float32), np.zeros((3, 17, 1)), 2, 4, PADDED, 2, 16)
+    for layer in network.layers:
+        assert layer.W_ih.all()
+        assert layer.W_hh.all()
+        assert not layer.bias.any()
+        assert not layer.vectors.any()
+    assert network.readout.all()
+    assert not network.readout_bias.any()
 
 
 def test_ridge_is_the_naive_one() -> None:

@@ -21,6 +21,9 @@ def fit(
     labels: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="A 0/1 column of labels, which is no feature.")
     ] = None,
+    log: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write each update as a JSON line: losses, step size, speed.")
+    ] = None,
     dead_letters: DeadLetters = DEAD_LETTERS,
     settings: Settings = None,
 ) -> None:
@@ -28,7 +31,7 @@ def fit(
     with Bar("training") as bar:
         fitted = fit_files(
             inputs, model, config=config, overrides=overrides(settings), until=until, label=labels,
-            dead_letters=dead_letters, on_note=note, on_progress=lambda progress: show(bar, progress),
+            dead_letters=dead_letters, log=log, on_note=note, on_progress=lambda progress: show(bar, progress),
         )  # fmt: skip
     output.print(f"{model}: {told(fitted)}", markup=False, soft_wrap=True)
 

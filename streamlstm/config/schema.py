@@ -76,9 +76,16 @@ class Training(Section):
     updates: Annotated[int, Field(ge=0, le=1_000_000)] = 600
     lanes: Annotated[int, Field(ge=1, le=1024)] = 16
     window: Annotated[int, Field(ge=2, le=4096)] = 32
+    optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
+    schedule: Literal["cosine", "constant", "step", "one_cycle"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0  # of matrices alone
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of what passes between layers
+    recurrent_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss: Literal["huber", "squared"] = "huber"
     huber: Annotated[float, Field(gt=0)] = 3.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    clip_value: Annotated[float, Field(gt=0)] | None = None
     ridge: Annotated[float, Field(gt=0)] = 1.0
     holdout: Annotated[float, Field(ge=0, lt=0.9)] = 0.0
     patience: Annotated[int, Field(ge=1)] = 5

@@ -137,7 +137,8 @@ def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:
     tile = LANES_PER_TILE
     f4 = np.float32
     return Learner(
-        layout.cell.kernels(), counters, theta, np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4), np.ones(targets, f4),
+        layout.cell.kernels(), counters, theta, np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4),
+        np.ones(targets, f4),
         np.zeros((2, P, P)), np.zeros((2, P, D)), np.zeros((P, P)), skip,
         np.zeros((N, 2 * P), f4), np.zeros((N, D), f4), np.zeros((N, window), f4), np.zeros((1, N), np.uint16),
         np.zeros(T * tile * I, f4), np.zeros(T * tile * targets, f4), np.zeros(L * tile * Hp, f4), np.zeros(L * tile * Hp, f4),

@@ -25,9 +25,7 @@ from streamlstm.kernels.matrix import multiply
 from streamlstm.types import Float32
 
 _ZERO, _ONE = np.int64(0), np.int64(1)
-_F0, _F1 = np.float32(0), np.float32(1)
-_B1, _B2, _EPSILON = np.float32(0.9), np.float32(0.99), np.float32(1e-8)
-_SETTLED = 4000  # updates after which 0.99^n is below 1e-17 and the bias correction is 1
+_F0 = np.float32(0)
 
 
 class Work(NamedTuple):
@@ -42,16 +40,33 @@ class Work(NamedTuple):
     upstream: Float32  # (T, B, Hp): gradient of a layer's h from above
     transposed: Float32  # (max(O, 2 G), Hp): transposed weights
     dh: Float32  # (B, Hp)
+    product: Float32  # (B, Hp): gradient of the recurrent inputs
     carry: Float32  # (B, Hp)
     zeros: Float32  # (Hp)
+    keep: Float32  # (L, T, B, Hp): what a layer passes on to the next one is multiplied by it, see `draw_masks`
+    keep_h: Float32  # (L, B, Hp): the same of its own old h
 
 
 def make_work(cell: Kernels, T: int, B: int, I: int, Hp: int, L: int, O: int) -> Work:
     """Scratch for windows of T rows and B lanes."""
     X, G = max(I, Hp) + Hp, cell.gates * Hp
     sizes = (L * T * B * X, L * T * B * G, L * T * B * Hp, L * T * B * Hp, T * B * Hp, T * B * O, T * B * Hp,
-             max(O, 2 * G) * Hp, B * Hp, B * Hp, Hp)  # fmt: skip
-    return Work(*(np.zeros(size, np.float32) for size in sizes))
+             max(O, 2 * G) * Hp, B * Hp, B * Hp, B * Hp, Hp)  # fmt: skip
+    masks = (np.ones(L * T * B * Hp, np.float32), np.ones(L * B * Hp, np.float32))
+    return Work._make([*(np.zeros(size, np.float32) for size in sizes), *masks])
+
+
+def draw_masks(work: Work, dropout: float, recurrent: float, rng: np.random.Generator | None) -> None:
+    """Writes the masks of one window: a share of them 0 and the others so much larger; all 1 without `rng`.
+
+    What passes between layers is drawn for every row (Srivastava and others 2014); of a layer's own h one mask holds for the
+    whole window (Gal and Ghahramani 2016).
+    """
+    for mask, share in ((work.keep, dropout), (work.keep_h, recurrent)):
+        if rng is None or share == 0:
+            mask[:] = 1
+        else:
+            mask[:] = (rng.random(len(mask), np.float32) >= share) / np.float32(1 - share)
 
 
 @jit
@@ -74,6 +89,13 @@ def copy(values, count, out):
 
 
 @jit
+def copy_kept(values, keep, count, out):
+    """Writes the first `count` values times `keep`."""
+    for k in range(count):
+        out[k] = values[k] * keep[k]
+
+
+@jit
 def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, scale, work, out_gradient):
     """The Huber loss of one window, summed and times `scale`; adds its gradient to `out_gradient` and runs h and c on.
 
@@ -89,8 +111,11 @@ def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, s
             z = at * X
             for b in range(B):
                 row = work.z[z + b * X :]
-                copy(x[(t * B + b) * I :] if layer == 0 else h[state - B * Hp + b * Hp :], inputs, row)
-                copy(h[state + b * Hp :], Hp, row[inputs:])
+                if layer == 0:
+                    copy(x[(t * B + b) * I :], inputs, row)
+                else:
+                    copy_kept(h[state - B * Hp + b * Hp :], work.keep[(at - T * B + b) * Hp :], Hp, row)
+                copy_kept(h[state + b * Hp :], work.keep_h[state + b * Hp :], Hp, row[inputs:])
             bias = w0 + (inputs + Hp) * G
             multiply(work.z, z, X, _ONE, B, inputs + Hp, theta, w0, G, G, theta, bias, _ZERO, work.gates, at * G, G)
             call_forward(cell.forward, theta, bias + G, work.gates, at * G, work.kept, at * Hp, work.extra, at * Hp,
@@ -145,15 +170,24 @@ def add_gradient(cell, theta, T, B, I, Hp, L, O, work, out_gradient):
             call_backward(cell.backward, theta, vectors, work.gates, at * G, work.kept, at * Hp, work.extra, at * Hp,
                           work.dh, _ZERO, work.carry, _ZERO, out_gradient, vectors, B, Hp)  # fmt: skip
             multiply(work.gates, at * G, G, _ONE, B, G, work.transposed, _ZERO, Hp, Hp,
-                     work.dh, _ZERO, Hp, work.dh, _ZERO, Hp)  # fmt: skip
+                     work.zeros, _ZERO, _ZERO, work.product, _ZERO, Hp)  # fmt: skip
+            add_kept(work.product, work.keep_h[layer * B * Hp :], B * Hp, work.dh)
         at = layer * rows
         if layer > 0:
             multiply(work.gates, at * G, G, _ONE, rows, G, work.transposed, G * Hp, Hp, Hp,
                      work.zeros, _ZERO, _ZERO, work.upstream, _ZERO, Hp)  # fmt: skip
+            copy_kept(work.upstream, work.keep[(at - rows) * Hp :], rows * Hp, work.upstream)
         multiply(work.z, at * X, _ONE, X, inputs + Hp, rows, work.gates, at * G, G, G,
                  out_gradient, w0, G, out_gradient, w0, G)  # fmt: skip
         add_column_sums(work.gates, at * G, rows, G, out_gradient, w0 + (inputs + Hp) * G)
         clear_unread(cell, inputs, Hp, out_gradient, w0)
+
+
+@jit
+def add_kept(values, keep, count, out):
+    """Adds the first `count` values times `keep`."""
+    for k in range(count):
+        out[k] += values[k] * keep[k]
 
 
 @jit
@@ -186,30 +220,3 @@ def transpose(a, a0, rows, columns, out, o0):
         column = out[o0 + j * rows : o0 + (j + 1) * rows]
         for r in range(rows):
             column[r] = a[a0 + r * columns + j]
-
-
-@jit
-def adam_step(theta, gradient, first, second, update, rate, clip_norm):
-    """One Adam update (beta .9 and .99) of theta in place, the gradient clipped to a global norm; returns that norm.
-
-    first, second float32, moments; update counts from 1. Kingma and Ba, Adam (2015), algorithm 1. A norm that is not
-    finite leaves theta as it is.
-    """
-    total = 0.0
-    for p in range(gradient.shape[0]):
-        total += np.float64(gradient[p]) * gradient[p]
-    norm = np.sqrt(total)
-    if not np.isfinite(norm):
-        return norm
-    shrink = np.float32(min(1.0, clip_norm / norm)) if norm > 0.0 else _F1
-    fade_first, fade_second = 1.0, 1.0
-    for _ in range(min(update, _SETTLED)):
-        fade_first *= 0.9
-        fade_second *= 0.99
-    pace = np.float32(rate * np.sqrt(1.0 - fade_second) / (1.0 - fade_first))
-    for p in range(gradient.shape[0]):
-        g = gradient[p] * shrink
-        first[p] = _B1 * first[p] + (_F1 - _B1) * g
-        second[p] = _B2 * second[p] + (_F1 - _B2) * g * g
-        theta[p] -= pace * first[p] / (np.sqrt(second[p]) + _EPSILON)
-    return norm

@@ -10,11 +10,12 @@ import numpy as np
 
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.batch import run_groups, skip_lanes
-from streamlstm.kernels.bptt import adam_step, window_gradient
+from streamlstm.kernels.bptt import window_gradient
 from streamlstm.kernels.cells.cell import Kernels
 from streamlstm.kernels.cells.tile import UNITS
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import *
+from streamlstm.kernels.optimisers import ADAM, clip_gradient, update_parameters
 from streamlstm.kernels.ridge import add_moments, scale_moments, solve_ridge
 from streamlstm.types import Float32, Float64, Int64
 
@@ -39,6 +40,7 @@ class Learner(NamedTuple):
     theta: Float32
     first: Float32
     second: Float32
+    decay: Float32
     gradient: Float32
     scale: Float32
     gram: Float64
@@ -141,7 +143,9 @@ def step_lstm(sizes, learner, work, rate):
         if closed == 0:
             break
     learner.counters[STEPS] += 1
-    adam_step(learner.theta, learner.gradient, learner.first, learner.second, learner.counters[STEPS], rate, _CLIP_NORM)
+    if np.isfinite(clip_gradient(learner.gradient, _CLIP_NORM, np.inf)):
+        update_parameters(ADAM, learner.theta, learner.gradient, learner.first, learner.second, learner.decay,
+                          learner.counters[STEPS], rate)  # fmt: skip
 
 
 @jit

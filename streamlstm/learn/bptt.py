@@ -10,14 +10,14 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.errors import InputError
-from streamlstm.kernels.bptt import adam_step, make_work, window_gradient
+from streamlstm.kernels.bptt import draw_masks, make_work, window_gradient
 from streamlstm.kernels.layout import PADDED
+from streamlstm.kernels.optimisers import OPTIMISERS, clip_gradient, update_parameters
+from streamlstm.learn.schedules import rate_at
 from streamlstm.model.layout import Layout
-from streamlstm.model.parameters import initial_theta
+from streamlstm.model.parameters import initial_theta, matrices
 from streamlstm.types import Float32
 
-WARM_UP = 20
-"""Updates over which the rate grows to its full value; after them it falls to zero along a cosine."""
 _CHECKS = 12  # looks at the held-out tail in one training
 
 
@@ -31,12 +31,14 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training stands: update of updates, training loss per value, held-out loss (NaN before the first look)."""
+    """Where a training stands: update of updates, training loss per value, held-out loss (NaN before the first look), the
+    update's step size."""
 
     update: int
     updates: int
     loss: float
     held_out: float
+    rate: float
     rows_per_second: float
 
 
@@ -73,6 +75,10 @@ def train_lstm(
         [Series(s.inputs[n:], s.target[n:]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
     )
     first, second, gradient = (np.zeros_like(theta) for _ in range(3))
+    optimiser = OPTIMISERS[settings.optimiser]
+    drops, rng = settings.dropout + settings.recurrent_dropout > 0, np.random.default_rng(settings.seed)
+    decay = np.float32(settings.weight_decay) * matrices(layout.cell, I, layout.hidden_size, Hp, L, O)
+    huber = settings.huber if settings.loss == "huber" else math.inf
     nothing = np.zeros(0, np.float32)
     works: dict[int, Any] = {}
 
@@ -81,6 +87,8 @@ def train_lstm(
         B = x.shape[1]
         if B not in works:
             works[B] = make_work(cell, T, B, I, Hp, L, O)
+        if drops:
+            draw_masks(works[B], settings.dropout, settings.recurrent_dropout, rng if len(out) else None)
         return float(
             window_gradient(
                 cell,
@@ -96,7 +104,7 @@ def train_lstm(
                 L,
                 D,
                 O,
-                settings.huber,
+                huber,
                 scale,
                 works[B],
                 out,
@@ -126,14 +134,12 @@ def train_lstm(
                 loss = run(lanes, begin, h, c, 1 / (B * T), gradient) / D
                 update += 1
                 rows += B * T
-                rate = (
-                    settings.rate * min(1, update / WARM_UP) * 0.5 * (1 + math.cos(math.pi * update / settings.updates))
-                )
-                norm = adam_step(theta, gradient, first, second, update, rate, settings.clip_norm)
-                if not math.isfinite(norm):
+                if not math.isfinite(clip_gradient(gradient, settings.clip_norm, settings.clip_value or math.inf)):
                     raise InputError(
                         f"fit: the gradient is not finite at update {update}; lower training.rate ({settings.rate})"
                     )
+                rate = rate_at(settings.schedule, settings.rate, update, settings.updates)
+                update_parameters(optimiser, theta, gradient, first, second, decay, update, rate)
                 if update % every == 0 or update == settings.updates:
                     if held:
                         held_loss = held_out_loss()
@@ -142,7 +148,7 @@ def train_lstm(
                         best, best_loss, best_update = theta.copy(), held_loss, update
                 if on_progress is not None:
                     seconds = max(time.perf_counter() - began, 1e-9)
-                    on_progress(Progress(update, settings.updates, loss, held_loss, rows / seconds))
+                    on_progress(Progress(update, settings.updates, loss, held_loss, rate, rows / seconds))
     summary = {
         "updates": update,
         "best_update": best_update,

@@ -26,6 +26,15 @@ def initial_theta(cell: Cell, I: int, H: int, Hp: int, L: int, O: int, seed: int
     return theta
 
 
+def matrices(cell: Cell, I: int, H: int, Hp: int, L: int, O: int) -> Float32:
+    """1 for every parameter that is an entry of a matrix, 0 for biases and further vectors; what is padded may be either."""
+    mask = np.zeros(_size(cell, I, Hp, L, O), np.float32)
+    for _, W_ih, W_hh, _, _ in _views(cell, mask, I, H, Hp, L):
+        W_ih[:] = W_hh[:] = 1
+    mask[-(Hp + 1) * O : -O] = 1
+    return mask
+
+
 def network_theta(network: Network, Hp: int, O: int) -> Float32:
     """The parameters of a network, padded."""
     cell, I, H = network.cell, network.layers[0].W_ih.shape[1], network.hidden_size

@@ -1,6 +1,9 @@
 """`fit` from files: the records of each stream, up to where training ends, and the model file."""
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from streamlstm.model.files import save_model
 from streamlstm.model.network import Model
 from streamlstm.service.opening import check_outputs, config_path, open_source
 from streamlstm.sinks import DeadLetterFile
+from streamlstm.sinks.failures import named
 from streamlstm.sources import Source
 from streamlstm.state.keys import KeyTable
 
@@ -29,30 +33,62 @@ def fit_files(
     until: str | None = None,
     label: str | None = None,
     dead_letters: str = "dead-letters.jsonl",
+    log: str | None = None,
     on_note: Callable[[str], None] = lambda note: None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Model:
     """Fits a model on `inputs`, up to the time or the fraction of each stream `until`, and writes it to `model`.
 
-    `label` names a 0/1 column that is no feature.
+    `label` names a 0/1 column that is no feature; `log` a file that gets each update of the training as a JSON line.
     """
     settings = load(config, overrides=overrides or {})
     end = None if until is None else 1.0 if until in ("1", "1.0") else parse_start(until, "--until")
     letters = DeadLetterFile(dead_letters)
     try:
         source = open_source(inputs, settings, None, label=label, on_dead_letter=letters, on_note=on_note)
-        check_outputs([model, dead_letters], [*source.paths, config_path(config)])
+        check_outputs([model, dead_letters, log], [*source.paths, config_path(config)])
         recordings = read_recordings(source, end)
     finally:
         letters.close()
     if letters.count:
         on_note(f"{letters.count:,} records could not be read; the reasons are in {dead_letters}")
     columns = source.columns
-    named = {"time": columns.time, "key": columns.key, "features": columns.features, "exogenous": columns.exogenous}
-    settings = settings.model_copy(update={"input": settings.input.model_copy(update=named)})
-    fitted = fit(recordings, settings, columns.features, columns.exogenous, on_progress)
+    columns_read = {
+        "time": columns.time,
+        "key": columns.key,
+        "features": columns.features,
+        "exogenous": columns.exogenous,
+    }
+    settings = settings.model_copy(update={"input": settings.input.model_copy(update=columns_read)})
+    with training_log(log) as write:
+
+        def tell(progress: Progress) -> None:
+            write(progress)
+            if on_progress is not None:
+                on_progress(progress)
+
+        fitted = fit(recordings, settings, columns.features, columns.exogenous, tell)
     save_model(fitted, model)
     return fitted
+
+
+@contextmanager
+def training_log(path: str | None) -> Iterator[Callable[[Progress], None]]:
+    """Writes each update to a file of JSON lines, so that it can be followed; NaN is null. Without a path nothing."""
+    if path is None:
+        yield lambda progress: None
+        return
+    with named(path):
+        file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115, closed below
+    with file:
+
+        def write(progress: Progress) -> None:
+            facts = {name: None if value != value else value for name, value in asdict(progress).items()}
+            with named(path):
+                file.write(json.dumps(facts) + "\n")
+                file.flush()
+
+        yield write
 
 
 def read_recordings(source: Source, end: int | float | None) -> dict[str, Recording]:
