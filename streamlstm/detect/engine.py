@@ -41,9 +41,9 @@ class Engine:
         D = layout.num_features
         network = model.network if model else None
         self.usual: Float32 = model.usual if model else np.ones(HEADS * D, np.float32)
-        # Without a learner nothing may reach for its arrays: the kernels see a frozen detector with the same rows.
         self._sizes = layout.sizes.copy()
         self._sizes[STEP] = layout.cell.step.address
+        # Without a learner nothing may reach for its arrays: the kernels see a frozen detector with the same rows.
         self._frozen_sizes = self._sizes.copy()
         self._frozen_sizes[ONLINE] = 0
         self.learner: Learner | None = None

@@ -8,20 +8,19 @@ from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import metrics
 from streamlstm.evaluate.labels import Windows
 from streamlstm.evaluate.result import Placed, Quality, Result, total
+from streamlstm.kernels.layout import KINDS, WITHOUT_RATE
 from streamlstm.types import NO_TIME, Episode, Float32, Int64, ScoredBatch, Stage, UInt8
 
 _NS_PER_DAY = 86_400 * 10**9
 _ROWS_PER_DAY_WITHOUT_TIMES = 1440  # one row a minute, as the threshold's promise assumes
 _EPISODES_AT_ONCE = 4096  # bounds the matrix of episodes against sequences
 
-_WITHOUT_RATE = ("fixed", "sigma", "ndt")  # kinds of threshold that know no `false_alarms_per_day`
-
 Bools = npt.NDArray[np.bool_]
 
 
 def promised_rate(threshold: Threshold) -> float | None:
     """False alarms per stream and day that a threshold promises, a fleet's shared out; None where it promises none."""
-    if threshold.kind in _WITHOUT_RATE:
+    if KINDS[threshold.kind] in WITHOUT_RATE:
         return None
     streams = threshold.expected_streams if threshold.scope == "fleet" else None
     return threshold.false_alarms_per_day / (streams or 1)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from streamlstm.kernels.cells.calls import call_backward, call_forward
-from streamlstm.kernels.cells.cell import Kernels
+from streamlstm.kernels.cells.cell import Cell, Kernels
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.matrix import multiply
 from streamlstm.types import Float32
@@ -75,10 +75,10 @@ def layer_size(cell, J, Hp):
     return ((J + Hp + 1) * cell.gates + cell.vectors) * Hp
 
 
-@jit
-def theta_size(cell, I, Hp, L, O):
-    """Length of the flat parameter vector."""
-    return layer_size(cell, I, Hp) + (L - 1) * layer_size(cell, Hp, Hp) + (Hp + 1) * O
+def theta_size(cell: Cell | Kernels, I: int, Hp: int, L: int, O: int) -> int:
+    """Length of the flat parameter vector; not compiled, since a `Cell` has the sizes before its functions are."""
+    rows = I + Hp + 1 + (L - 1) * (2 * Hp + 1)
+    return (rows * cell.gates + L * cell.vectors) * Hp + (Hp + 1) * O
 
 
 @jit

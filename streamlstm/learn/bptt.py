@@ -1,4 +1,4 @@
-"""Training the network: stretches of consecutive records side by side, windows of truncated BPTT, Adam, early stopping."""
+"""Training the network: stretches of consecutive records side by side, windows of truncated BPTT, early stopping."""
 
 import math
 import time

@@ -20,9 +20,9 @@ from streamlstm.types import Float32, Float64, Int64
 class Starts:
     """Where the N fitted streams stand: they are live from their first record.
 
-    keys (N); stats (N, 3 I) float64, mean, variance and spread of the inputs; known (N, W) float32, the columns AT_USUAL
-    to AT_THRESHOLD of a stream's row: usual errors, variability, range and calibration; thresholds (N, T), limits (N),
-    scored (N): state of a threshold that has seen the training scores.
+    keys (N); stats (N, 3 I) float64, mean, variance and spread of the inputs; known (N, W) float32, the columns
+    `Layout.known_columns` of a stream's row: usual errors, variability, range and calibration; thresholds (N, T), limits
+    (N), scored (N): state of a threshold that has seen the training scores.
     """
 
     keys: tuple[str, ...]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from streamlstm.kernels.bptt import theta_size
 from streamlstm.kernels.cells import Cell, Layer
 from streamlstm.model.network import Network
 from streamlstm.types import Float32, Float64
@@ -15,7 +16,7 @@ def initial_theta(cell: Cell, I: int, H: int, Hp: int, L: int, O: int, seed: int
     With a readout of zero the linear skip alone predicts, until the network has learned something that it leaves over.
     """
     rng = np.random.default_rng(seed)
-    theta = np.zeros(_size(cell, I, Hp, L, O), np.float32)
+    theta = np.zeros(theta_size(cell, I, Hp, L, O), np.float32)
     bound = 1 / H**0.5
     for inputs, W_ih, W_hh, bias, _ in _views(cell, theta, I, H, Hp, L):
         for W, gates in ((W_ih, cell.input_gates), (W_hh, cell.recurrent_gates)):
@@ -28,7 +29,7 @@ def initial_theta(cell: Cell, I: int, H: int, Hp: int, L: int, O: int, seed: int
 
 def matrices(cell: Cell, I: int, H: int, Hp: int, L: int, O: int) -> Float32:
     """1 for every parameter that is an entry of a matrix, 0 for biases and further vectors; what is padded may be either."""
-    mask = np.zeros(_size(cell, I, Hp, L, O), np.float32)
+    mask = np.zeros(theta_size(cell, I, Hp, L, O), np.float32)
     for _, W_ih, W_hh, _, _ in _views(cell, mask, I, H, Hp, L):
         W_ih[:] = W_hh[:] = 1
     mask[-(Hp + 1) * O : -O] = 1
@@ -39,7 +40,7 @@ def network_theta(network: Network, Hp: int, O: int) -> Float32:
     """The parameters of a network, padded."""
     cell, I, H = network.cell, network.layers[0].W_ih.shape[1], network.hidden_size
     L, G = len(network.layers), cell.gates
-    theta = np.zeros(_size(cell, I, Hp, L, O), np.float32)
+    theta = np.zeros(theta_size(cell, I, Hp, L, O), np.float32)
     views = _views(cell, theta, I, H, Hp, L)
     for layer, (inputs, W_ih, W_hh, bias, vectors) in zip(network.layers, views, strict=True):
         W_ih[:, :, :H] = layer.W_ih.reshape(G, H, inputs).transpose(2, 0, 1)
@@ -76,11 +77,6 @@ def theta_network(
         readout[Hp, :outputs] * scale,
         np.ascontiguousarray(skip.transpose(0, 2, 1).astype(np.float32)),
     )
-
-
-def _size(cell: Cell, I: int, Hp: int, L: int, O: int) -> int:
-    rows = I + Hp + 1 + (L - 1) * (2 * Hp + 1)
-    return rows * cell.gates * Hp + L * cell.vectors * Hp + (Hp + 1) * O
 
 
 def _views(

@@ -10,14 +10,12 @@ from streamlstm.kernels.layout import (
     AT_THRESHOLD,
     CONTRAST,
     FIRST_TIME,
-    FIXED,
     KIND,
     LAST_TIME,
     LIMIT,
     LIMIT_FLOOR,
-    NDT,
     SEEN,
-    SIGMA,
+    WITHOUT_RATE,
 )
 from streamlstm.kernels.thresholds.contrast import SLOW
 from streamlstm.model.layout import Layout
@@ -25,7 +23,6 @@ from streamlstm.state.pool import stages
 from streamlstm.types import NO_TIME, Float64, Stage
 
 _DAY_NS = 86_400e9
-_WITHOUT_RATE = (FIXED, SIGMA, NDT)
 
 
 def possible_rates(rows: Pool, layout: Layout) -> Float64:
@@ -36,7 +33,7 @@ def possible_rates(rows: Pool, layout: Layout) -> Float64:
     """
     kind, wished = layout.sizes[KIND], layout.params[ALARMS_PER_DAY]
     live = stages(rows, layout) == Stage.LIVE
-    if kind in _WITHOUT_RATE or not live.any():
+    if kind in WITHOUT_RATE or not live.any():
         return np.zeros(0)
     marks, state = rows.marks[live], rows.state[live]
     seen, first, last = marks[:, SEEN], marks[:, FIRST_TIME], marks[:, LAST_TIME]

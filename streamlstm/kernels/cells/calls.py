@@ -9,9 +9,9 @@ from numba.extending import intrinsic
 from streamlstm.kernels.vector import data
 
 
-def _call(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
+def _emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Calls the address that comes first with the other arguments; an array is followed by the offset of its part."""
-    (address, *values), (_, *of) = arguments, kinds
+    (address, *values), (_, *of) = arguments, signature.args
     passed, at = [], 0
     while at < len(values):
         if isinstance(of[at], types.Array):
@@ -23,10 +23,6 @@ def _call(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
     kind = ir.FunctionType(ir.VoidType(), [value.type for value in passed])
     builder.call(builder.inttoptr(address, kind.as_pointer()), passed)
     return context.get_dummy_value()
-
-
-def _emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    return _call(context, builder, signature.args, arguments)
 
 
 @intrinsic

@@ -27,7 +27,7 @@ _FLOATS, _INTS = types.CPointer(types.float32), types.CPointer(types.int32)
 STEP = types.void(
     _FLOATS, types.int64, types.int64, _FLOATS, types.int64, _INTS, types.int64, _FLOATS, types.int64, types.int64, types.int64
 )  # fmt: skip
-"""Of a step: weights, I, H, z, ldz, slots, count, state, lds, h0, c0; see `step.call_step`."""
+"""Of a step: weights, I, H, z, ldz, slots, count, state, lds, h0, c0; see `calls.call_step`."""
 UNITS = LANES if HAS_AVX512 else LANES // 2
 """Units of a panel. With 32 registers of 16 lanes, 24 accumulators, 4 weights and a broadcast fill 29. With 16 registers of
 8 lanes, 8 accumulators (two rows of an LSTM), 4 weights and 2 broadcasts fill 14; 12 spill (1.7 times the time at H = 128),
