@@ -20,10 +20,12 @@ from streamlstm.kernels.layout import (
     PADDED,
     SEGMENT,
     STEP,
+    WAVE,
     WINDOW,
 )
 from streamlstm.kernels.online import COUNTERS, LANES_PER_TILE, SCALED, Learner
 from streamlstm.kernels.plan import SPARE
+from streamlstm.kernels.wave import score_wave
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Model, Network
 from streamlstm.model.parameters import initial_theta, network_theta, theta_network
@@ -42,7 +44,7 @@ class Engine:
         network = model.network if model else None
         self.usual: Float32 = model.usual if model else np.ones(HEADS * D, np.float32)
         self._sizes = layout.sizes.copy()
-        self._sizes[STEP] = layout.cell.step.address
+        self._sizes[STEP], self._sizes[WAVE] = layout.cell.step.address, score_wave.address
         # Without a learner nothing may reach for its arrays: the kernels see a frozen detector with the same rows.
         self._frozen_sizes = self._sizes.copy()
         self._frozen_sizes[ONLINE] = 0

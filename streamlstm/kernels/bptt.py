@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamlstm.kernels.cells.calls import call_backward, call_forward
+from streamlstm.kernels.calls import call_backward, call_forward
 from streamlstm.kernels.cells.cell import Cell, Kernels
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.matrix import multiply

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
-from streamlstm.kernels.batch import run_groups, skip_lanes
+from streamlstm.kernels.batch import run_groups
 from streamlstm.kernels.bptt import window_gradient
 from streamlstm.kernels.cells.cell import Kernels
 from streamlstm.kernels.cells.tile import UNITS
@@ -17,6 +17,7 @@ from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.optimisers import ADAM, clip_gradient, update_parameters
 from streamlstm.kernels.ridge import add_moments, scale_moments, solve_ridge
+from streamlstm.kernels.wave import skip_lanes
 from streamlstm.types import Float32, Float64, Int64
 
 # ---- entries of Learner.counters

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamlstm.kernels.cells.calls import call_step
+from streamlstm.kernels.calls import call_step
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.layout import TILE
 

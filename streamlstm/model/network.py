@@ -8,7 +8,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.errors import ModelError
-from streamlstm.kernels.batch import skip_lanes
+from streamlstm.kernels.wave import skip_lanes
 from streamlstm.kernels.cells import Cell, Layer
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import BARE, HEADS, REGRESSORS

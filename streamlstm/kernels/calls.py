@@ -1,4 +1,4 @@
-"""Calls of a cell's compiled functions by their address: the kernels around them are compiled once for all cells."""
+"""Calls of compiled functions by their address: what stands around them is compiled without them, and once for all cells."""
 
 from typing import Any
 
@@ -6,7 +6,26 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.vector import data
+
+
+def _tuple(kind: type, *fields: Any) -> Any:
+    return types.BaseTuple.from_types(fields, kind)
+
+
+_n, _flat, _rows, _ints = types.int64, types.float32[::1], types.float32[:, ::1], types.int32[::1]
+_times, _codes = types.int64[::1], types.uint16[:, ::1]
+SCORE_WAVE = types.void(
+    _ints, _ints, _n,
+    _tuple(Setup, _times, types.float64[::1], _flat, _flat),
+    _tuple(Pool, _rows, types.float64[:, ::1], types.int64[:, ::1]),
+    _tuple(Records, _ints, _times, types.float64[:, ::1], _times, _n, _n, _n),
+    _tuple(Tap, _rows, _rows, _rows, _codes, _n),
+    _tuple(Out, _rows, _codes, types.float64[:, :, ::1], types.int64[:, ::1]),
+    _flat, _ints,
+)  # fmt: skip
+"""Of `wave.score_wave`."""
 
 
 def _emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -20,9 +39,24 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         else:
             passed.append(values[at])
             at += 1
+    return _call(context, builder, address, passed)
+
+
+def _call(context: Any, builder: Any, address: Any, passed: Any) -> Any:
     kind = ir.FunctionType(ir.VoidType(), [value.type for value in passed])
     builder.call(builder.inttoptr(address, kind.as_pointer()), passed)
     return context.get_dummy_value()
+
+
+@intrinsic
+def call_wave(typing_context, address, rows, slots, count, setup, pool, records, tap, out, scratch, seats):
+    """`wave.score_wave` with its arguments as they are."""
+
+    def generate(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
+        address, *values = arguments
+        return _call(context, builder, address, values)
+
+    return types.void(types.int64, *SCORE_WAVE.args), generate
 
 
 @intrinsic

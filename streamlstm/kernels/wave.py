@@ -1,0 +1,130 @@
+"""A wave: records of different streams through network and score, tile after tile.
+
+It is the largest piece of machine code here, and called by its address: each of the functions around it would
+otherwise optimise all of it anew (124 instead of NN s for the first call; EPYC, November 2026).
+"""
+
+import numpy as np
+
+from streamlstm.kernels.block import make_block, records_of
+from streamlstm.kernels.calls import SCORE_WAVE, call_step
+from streamlstm.kernels.cells.tile import UNITS
+from streamlstm.kernels.compiling import LANES, c_function, jit
+from streamlstm.kernels.lanes import copy_lanes, prefetch
+from streamlstm.kernels.layout import *
+from streamlstm.kernels.matrix import multiply
+from streamlstm.kernels.parts import begin_parts
+from streamlstm.kernels.score import enter_row, prepare_row, score_block
+
+_ZERO, _ONE = np.int64(0), np.int64(1)
+
+
+@jit
+def panels_size(sizes, inputs):
+    """float32 weights of one recurrent layer, see `cells.tile`."""
+    units = (sizes[HIDDEN] + UNITS - 1) // UNITS * UNITS
+    return units * ((1 + inputs + sizes[HIDDEN]) * sizes[GATES] + sizes[VECTORS])
+
+
+@jit
+def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):
+    """One step of all layers and the readout for `count` rows of `slots` from `first` on.
+
+    scratch (flat float32): the first layer's inputs lie at z0, the regressors (behind room for h) at r0. Writes h and c
+    in `state`, the LSTM's part of the prediction at n0 and the whole prediction at p0, OUTPUTS values a row.
+    """
+    sizes, weights = setup.sizes, setup.weights
+    H, Hp, O = sizes[HIDDEN], sizes[PADDED], sizes[OUTPUTS]
+    ldz, ldr, inputs = sizes[LDZ], sizes[LDR], sizes[N_FEATURES] + sizes[N_KNOWN]
+    w0, h0 = _ZERO, sizes[AT_LAYERS]
+    for layer in range(sizes[LAYERS]):
+        for r in range(count):
+            row, at = state[slots[first + r]], z0 + r * ldz
+            if layer > 0:
+                copy_lanes(row, h0 - 2 * Hp, scratch, at, H)
+            copy_lanes(row, h0, scratch, at + inputs, H)
+        call_step(sizes[STEP], weights, w0, inputs, H, scratch, z0, ldz, slots, first, count, state, _ZERO,
+                  state.shape[1], h0, h0 + Hp)  # fmt: skip
+        w0 += panels_size(sizes, inputs)
+        h0 += 2 * Hp
+        inputs = H
+    for r in range(count):
+        row, at = state[slots[first + r]], r0 + r * ldr
+        copy_lanes(row, h0 - 2 * Hp, scratch, at, H)
+    multiply(scratch, r0, ldr, _ONE, count, H, weights, w0 + O, O, O, weights, w0, _ZERO, scratch, n0, O)
+    for j in range(count * O):
+        scratch[p0 + j] = scratch[n0 + j]
+    P, raw = sizes[N_REGRESSORS], w0 + (1 + H) * O
+    D, C = sizes[N_FEATURES], sizes[N_CALENDAR]
+    (_, wide), (cut, cut_wide), (bare, bare_wide) = skip_lanes(D, RAW), skip_lanes(D, CLIPPED), skip_lanes(D, BARE)
+    multiply(scratch, r0 + Hp, ldr, _ONE, count, P, weights, raw, wide, wide,
+             scratch, p0, O, scratch, p0, O)  # fmt: skip
+    multiply(scratch, r0 + Hp + P, ldr, _ONE, count, P, weights, raw + P * wide, cut_wide, cut_wide,
+             scratch, p0 + cut, O, scratch, p0 + cut, O)  # fmt: skip
+    if C > 0:
+        multiply(scratch, r0 + Hp + 2 * P - C, ldr, _ONE, count, C, weights, raw + P * (wide + cut_wide), bare_wide,
+                 bare_wide, scratch, p0 + bare, O, scratch, p0 + bare, O)  # fmt: skip
+
+
+@jit(inline=True)
+def skip_lanes(D, head):
+    """First column of the outputs that the head's skip writes, and how many.
+
+    Whole vectors around columns head * D .. (head + 1) * D; the weights of the others among them are zero.
+    """
+    first = head * D // LANES * LANES
+    return first, ((head + 1) * D + LANES - 1) // LANES * LANES - first
+
+
+@jit(inline=True)
+def fetch_row(b, s, pool, records):
+    """Asks for the memory of record b and its stream, so that it is there when the tile before is done.
+
+    Without it a record of 8192 streams took 1.6 times as long as one of 512 (EPYC, November 2026).
+    """
+    prefetch(pool.state[s])
+    prefetch(pool.stats[s])
+    prefetch(pool.marks[s, :OPENED_SOURCE])
+    prefetch(records.x[b])
+    prefetch(records.time[b : b + 1])
+    prefetch(records.row[b : b + 1])
+
+
+@c_function(SCORE_WAVE)
+def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch, seats):
+    """Scores `count` records of different streams: rows (batch positions) and slots int32, in slot order; seats int32
+    (SEATS) is scratch."""
+    sizes = setup.sizes
+    ldz, ldr, O, D = sizes[LDZ], sizes[LDR], sizes[OUTPUTS], sizes[N_FEATURES]
+    z0 = _ZERO
+    r0 = z0 + TILE * ldz
+    n0 = r0 + TILE * ldr
+    p0 = n0 + TILE * O
+    prediction, network, rest = scratch[p0:], scratch[n0:], scratch[p0 + TILE * O :]
+    most = min(records_of(D), count)
+    begin_parts(make_block(rest, D, most), setup.params)
+    seat_rows, seat_slots, places = seats[:LANES], seats[LANES : 2 * LANES], seats[2 * LANES : 3 * LANES]
+    broken, present = seats[3 * LANES : 4 * LANES], seats[4 * LANES :]
+    for r in range(min(TILE, count)):
+        fetch_row(rows[r], slots[r], pool, records)
+    for first in range(0, count, TILE):
+        n = min(TILE, count - first)
+        for r in range(n):
+            b, s = rows[first + r], slots[first + r]
+            prepare_row(b, s, setup, pool, records, tap, scratch, z0 + r * ldz, scratch, r0 + r * ldr)
+        step_network(slots, np.int64(first), np.int64(n), setup, pool.state, scratch, z0, r0, n0, p0)
+        seated = _ZERO
+        for r in range(n):
+            if first + TILE + r < count:
+                fetch_row(rows[first + TILE + r], slots[first + TILE + r], pool, records)
+            b, s = rows[first + r], slots[first + r]
+            block = make_block(rest, D, seated)
+            if enter_row(b, s, seated, setup, pool, records, tap, out, prediction, r * O, block, broken, present):
+                seat_rows[seated], seat_slots[seated], places[seated] = b, s, r
+                seated += 1
+            if seated == most or (r == n - 1 and seated > 0):
+                block = make_block(rest, D, seated)
+                score_block(
+                    block, seat_rows, seat_slots, places, broken, present, setup, pool, records, tap, out, network
+                )
+                seated = _ZERO
