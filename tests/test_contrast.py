@@ -17,7 +17,9 @@ from streamlstm.kernels.thresholds import contrast
 from streamlstm.model.layout import make_layout
 from streamlstm.types import Float32, Float64
 
-PARAMS = make_layout(Config.model_validate({"threshold": {"kind": "contrast"}}), 1, 0, online=False).params
+LAYOUT = make_layout(Config.model_validate({"threshold": {"kind": "contrast"}}), 1, 0, online=False)
+PARAMS, SIZES = LAYOUT.params, LAYOUT.sizes
+thresholds.connect(SIZES)
 MINUTES = 1 / 1440  # the tail of one alarm a day, one record a minute
 
 
@@ -75,16 +77,16 @@ def taught(scores: Any, lesson: int = LEARN, tail: float = MINUTES, row: Float32
     """The row after these scores, all of one lesson."""
     row = np.zeros(layout.THRESHOLD_WIDTHS[CONTRAST], np.float32) if row is None else row
     for score in np.asarray(scores, np.float32):
-        thresholds.absorb(CONTRAST, row, lesson, score, tail, PARAMS)
+        thresholds.absorb(SIZES, row, lesson, score, tail, PARAMS)
     return row
 
 
 def limit(row: Float32) -> float:
-    return float(thresholds.limit(CONTRAST, row, MINUTES, PARAMS))
+    return float(thresholds.limit(SIZES, row, MINUTES, PARAMS))
 
 
 @jit
-def watch(scores, calm, tail, params, row, mark, scalars, out_opened, out_limit):
+def watch(scores, calm, tail, sizes, params, row, mark, scalars, out_opened, out_limit):
     """Runs a stream of scores, live after `calm` records: which records opened an episode, and each one's threshold."""
     level = np.float32(1)
     for t in range(len(scores)):
@@ -93,8 +95,8 @@ def watch(scores, calm, tail, params, row, mark, scalars, out_opened, out_limit)
         change = step_episode(mark, scalars, scores[t] / level, 0, 0, 0, t, params) if live else 0
         out_opened[t] = change == 1
         lesson = lesson_of(mark, change, live, params)
-        thresholds.absorb(CONTRAST, row, lesson, scores[t], tail, params)
-        level = np.float32(thresholds.limit(CONTRAST, row, tail, params))
+        thresholds.absorb(sizes, row, lesson, scores[t], tail, params)
+        level = np.float32(thresholds.limit(sizes, row, tail, params))
 
 
 def watched(scores: Any, calm: int, tail: float = MINUTES) -> tuple[Any, Float32, Float32]:
@@ -102,7 +104,7 @@ def watched(scores: Any, calm: int, tail: float = MINUTES) -> tuple[Any, Float32
     row = np.zeros(layout.THRESHOLD_WIDTHS[CONTRAST], np.float32)
     opened, limits = np.zeros(len(scores), bool), np.zeros(len(scores), np.float32)
     mark, scalars = np.zeros(layout.MARKS, np.int64), np.zeros(layout.SCALARS, np.float32)
-    watch(np.asarray(scores, np.float32), calm, tail, PARAMS, row, mark, scalars, opened, limits)
+    watch(np.asarray(scores, np.float32), calm, tail, SIZES, PARAMS, row, mark, scalars, opened, limits)
     return opened, limits, row
 
 

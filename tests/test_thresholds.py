@@ -40,18 +40,21 @@ class Stream:
     """The threshold and the episodes of one stream, as the compiled call runs them."""
 
     def __init__(self, kind: str, tail: float = 1e-3, calibrating: int = 300, **more: float) -> None:
-        self.kind, self.tail, self.calibrating, self.params = KINDS[kind], tail, calibrating, setting(**more)
-        self.row = np.zeros(THRESHOLD_WIDTHS[self.kind], np.float32)
+        self.tail, self.calibrating, self.params = tail, calibrating, setting(**more)
+        self.sizes = np.zeros(layout.SIZES, np.int64)
+        self.sizes[layout.KIND] = KINDS[kind]
+        thresholds.connect(self.sizes)
+        self.row = np.zeros(THRESHOLD_WIDTHS[KINDS[kind]], np.float32)
         self.mark, self.scalars = np.zeros(layout.MARKS, np.int64), np.zeros(layout.SCALARS, np.float32)
         self.limit, self.rows, self.alarms = np.float32(0), 0, 0
 
     def find_limit(self, tail: float | None = None) -> np.float32:
         wished = self.tail if tail is None else tail
-        return np.float32(thresholds.limit(self.kind, self.row, wished, self.params))
+        return np.float32(thresholds.limit(self.sizes, self.row, wished, self.params))
 
     def absorb(self, lesson: int, *scores: float) -> None:
         for score in scores:
-            thresholds.absorb(self.kind, self.row, lesson, np.float32(score), self.tail, self.params)
+            thresholds.absorb(self.sizes, self.row, lesson, np.float32(score), self.tail, self.params)
 
     def learn(self, scores: Any) -> "Stream":
         self.absorb(layout.LEARN, *scores)
@@ -61,7 +64,7 @@ class Stream:
         """Is the next record anomalous?"""
         live, change, severity = self.rows >= self.calibrating, 0, np.float32(0)
         if live:
-            held = thresholds.held_against(self.kind, self.row, score, self.limit, self.params)
+            held = thresholds.held_against(self.sizes, self.row, score, self.limit, self.params)
             severity = np.float32(score / held)
             change = step_episode(self.mark, self.scalars, severity, 0, self.rows, 0, self.rows, self.params)
         length, accepted = self.mark[layout.LENGTH], self.params[layout.ACCEPT_AFTER_ROWS]
@@ -74,7 +77,7 @@ class Stream:
         bounded = live and lesson != layout.ACCEPTED
         self.absorb(lesson, min(score, np.float32(2) * self.limit) if bounded else score)
         self.rows += 1
-        if self.rows % thresholds.interval(self.kind) == 0 or change == OPENED or self.rows == self.calibrating:
+        if self.rows % thresholds.interval(self.sizes) == 0 or change == OPENED or self.rows == self.calibrating:
             self.limit = self.find_limit()
         return bool(severity > 1)
 
@@ -110,7 +113,7 @@ def test_positive_floored_and_finite_whatever_comes(kind: str, script: Any, tail
         assert 0.25 <= limit < np.inf
         assert np.isfinite(stream.row).all()
         for judged in (0.0, 1e-12, score, 1e12):
-            held = thresholds.held_against(stream.kind, stream.row, np.float32(judged), limit, stream.params)
+            held = thresholds.held_against(stream.sizes, stream.row, np.float32(judged), limit, stream.params)
             assert 0 < held < np.inf
             assert held <= limit
 
@@ -273,10 +276,10 @@ def test_ndt_flags_what_telemanoms_rule_flags(sign: int, seed: int, blocks: int,
         assert stream.find_limit() == np.float32(limit)
     elif blocks >= 105:
         small = np.float32(2 * kept.mean() - 1.1 * limit)
-        held = thresholds.held_against(stream.kind, stream.row, small, np.float32(9), stream.params)
+        held = thresholds.held_against(stream.sizes, stream.row, small, np.float32(9), stream.params)
         assert small <= 0 or small / held == pytest.approx(1.1, rel=1e-3)
         off = setting(MIRROR=0)
-        assert thresholds.held_against(stream.kind, stream.row, small, np.float32(9), off) == np.float32(9)
+        assert thresholds.held_against(stream.sizes, stream.row, small, np.float32(9), off) == np.float32(9)
 
 
 def test_ndt_finds_scores_that_are_too_small() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.kernels import online as learning
+from streamlstm.kernels import thresholds
 from streamlstm.kernels.arguments import Out, Pool
 from streamlstm.kernels.batch import score_parallel, score_serial
 from streamlstm.kernels.bptt import Work, make_work
@@ -35,7 +36,7 @@ _PARALLEL_ROWS = 256  # below it one thread is done before a second has woken up
 
 
 class Engine:
-    """Weights and scratch of one partition; frozen, or learning online."""
+    """Weights and scratch of one partition; frozen, or learning online. `sizes` are the layout's with this process' addresses."""
 
     def __init__(self, config: Config, layout: Layout, model: Model | None) -> None:
         self.layout = layout
@@ -43,10 +44,11 @@ class Engine:
         D = layout.num_features
         network = model.network if model else None
         self.usual: Float32 = model.usual if model else np.ones(HEADS * D, np.float32)
-        self._sizes = layout.sizes.copy()
-        self._sizes[STEP], self._sizes[WAVE] = layout.cell.step.address, score_wave.address
+        self.sizes = layout.sizes.copy()
+        self.sizes[STEP], self.sizes[WAVE] = layout.cell.step.address, score_wave.address
+        thresholds.connect(self.sizes)
         # Without a learner nothing may reach for its arrays: the kernels see a frozen detector with the same rows.
-        self._frozen_sizes = self._sizes.copy()
+        self._frozen_sizes = self.sizes.copy()
         self._frozen_sizes[ONLINE] = 0
         self.learner: Learner | None = None
         self._work: Work | None = None
@@ -99,7 +101,7 @@ class Engine:
             self._plan = np.zeros(wanted, np.int32)
         if len(self._scratch) != threads:
             self._scratch = np.zeros((threads, self.layout.scratch_size), np.float32)
-        sizes = self._sizes if learn and self.learner is not None else self._frozen_sizes
+        sizes = self.sizes if learn and self.learner is not None else self._frozen_sizes
         return (
             (sizes, self.layout.params, self.weights, self.usual, rows.state, rows.stats, rows.marks, slots, time, x, row),
             (int(detail), out.values, out.codes, out.details, out.episodes, self._plan, self._scratch),

@@ -85,7 +85,7 @@ def absorb_row(b, s, r, block, present, setup, pool, x, tap, network, n0, live, 
         score = state[SCORE]
         if live and lesson != ACCEPTED:
             score = min(score, np.float32(2) * state[LIMIT])
-        thresholds.absorb(sizes[KIND], state[sizes[AT_THRESHOLD] :], lesson, score, tail, params)
+        thresholds.absorb(sizes, state[sizes[AT_THRESHOLD] :], lesson, score, tail, params)
     if sizes[ONLINE] == 1:
         sane = entry(block, TOTAL, r, RAW) < _SANE * _SANE * np.float32(present)
         absorb_tap(b, mark, state, sizes, tap, network, n0, block, r, quiet and sane)
@@ -101,9 +101,9 @@ def absorb_row(b, s, r, block, present, setup, pool, x, tap, network, n0, live, 
     mark[BEGUN] += 1
     if present > 0:
         mark[SCORED] += 1
-    due = mark[SCORED] % thresholds.interval(sizes[KIND]) == 0
+    due = mark[SCORED] % thresholds.interval(sizes) == 0
     if due or change == episodes.OPENED or (not live and mark[SCORED] >= params[CALIBRATING_ROWS]):
-        state[LIMIT] = thresholds.limit(sizes[KIND], state[sizes[AT_THRESHOLD] :], tail, params)
+        state[LIMIT] = thresholds.limit(sizes, state[sizes[AT_THRESHOLD] :], tail, params)
     return adapt & (ERRORS | CALIBRATION) != 0
 
 

@@ -26,6 +26,9 @@ SCORE_WAVE = types.void(
     _flat, _ints,
 )  # fmt: skip
 """Of `wave.score_wave`."""
+ABSORB = types.void(_flat, _n, types.float32, types.float64, types.float64[::1])
+LIMIT_OF = types.float64(_flat, types.float64, types.float64[::1])
+"""Of the functions of a threshold."""
 
 
 def _emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -42,21 +45,34 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return _call(context, builder, address, passed)
 
 
-def _call(context: Any, builder: Any, address: Any, passed: Any) -> Any:
-    kind = ir.FunctionType(ir.VoidType(), [value.type for value in passed])
-    builder.call(builder.inttoptr(address, kind.as_pointer()), passed)
-    return context.get_dummy_value()
+def _call(context: Any, builder: Any, address: Any, passed: Any, result: Any = types.void) -> Any:
+    returned = ir.VoidType() if result == types.void else context.get_value_type(result)
+    kind = ir.FunctionType(returned, [value.type for value in passed])
+    value = builder.call(builder.inttoptr(address, kind.as_pointer()), passed)
+    return context.get_dummy_value() if result == types.void else value
+
+
+def _as_they_are(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    address, *values = arguments
+    return _call(context, builder, address, values, signature.return_type)
+
+
+@intrinsic
+def call_absorb(typing_context, address, row, lesson, score, tail, params):
+    """`absorb` of a threshold."""
+    return types.void(types.int64, *ABSORB.args), _as_they_are
+
+
+@intrinsic
+def call_limit(typing_context, address, row, tail, params):
+    """`limit` of a threshold."""
+    return types.float64(types.int64, *LIMIT_OF.args), _as_they_are
 
 
 @intrinsic
 def call_wave(typing_context, address, rows, slots, count, setup, pool, records, tap, out, scratch, seats):
-    """`wave.score_wave` with its arguments as they are."""
-
-    def generate(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
-        address, *values = arguments
-        return _call(context, builder, address, values)
-
-    return types.void(types.int64, *SCORE_WAVE.args), generate
+    """`wave.score_wave`."""
+    return types.void(types.int64, *SCORE_WAVE.args), _as_they_are
 
 
 @intrinsic

@@ -93,7 +93,7 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
 class CFunction:
     """A function compiled, or loaded, when its `address` is first asked for: kernels call it without knowing which it is."""
 
-    def __init__(self, function: Callable[..., None], signature: Any) -> None:
+    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
         self.function, self._signature = function, signature
 
     @cached_property
@@ -108,8 +108,8 @@ class CFunction:
             return _numba.cfunc(self._signature, cache=True, error_model="numpy", _nrt=False)(self.function)
 
 
-def c_function(signature: Any) -> Callable[[Callable[..., None]], CFunction]:
-    """Makes a `CFunction` of pointers and integers; it returns nothing and raises nothing."""
+def c_function(signature: Any) -> Callable[[Callable[..., Any]], CFunction]:
+    """Makes a `CFunction` of a Numba signature; it raises nothing."""
     return lambda function: CFunction(function, signature)
 
 

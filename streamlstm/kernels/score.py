@@ -244,7 +244,7 @@ def judge_row(b, s, r, block, broken, present, setup, pool, records, tap, out, n
     state[SCORE] = score
     severity = _NAN
     if live:
-        limit = thresholds.held_against(sizes[KIND], state[sizes[AT_THRESHOLD] :], score, limit, params)
+        limit = thresholds.held_against(sizes, state[sizes[AT_THRESHOLD] :], score, limit, params)
         severity = score / limit
     change = step_episode(mark, state, severity, broken, time, records.source, records.row[b], params)
     flag = 1 if mark[OPEN] == 1 and (severity > _ONE or broken != 0) else 0

@@ -231,7 +231,7 @@ def find_starts(
             if stage == ERRORS:
                 known[n, at_range : at_range + 2 * D] = usual_range(x, stats[n], D)
         thresholds[n] = rows.state[0, at_threshold : at_threshold + width]
-        limits[n] = limit(sizes[KIND], thresholds[n], wished_tail(rows.marks[0], params), params)
+        limits[n] = limit(engine.sizes, thresholds[n], wished_tail(rows.marks[0], params), params)
         scored[n] = rows.marks[0, SCORED]
     return Starts(tuple(recordings), stats, known, thresholds, limits, scored)
 

@@ -1,8 +1,8 @@
-"""Thresholds: each kind is two scalar kernels on a row of state, `absorb` and `limit`, chosen by an integer.
+"""Thresholds: each kind is two C functions on a row of state, `absorb` and `limit`; only those in use are compiled.
 
-`absorb(row, lesson, score, params)` is called once for every scored record, after it was judged, and writes the kind's
-state `row` (its width in `layout.THRESHOLD_WIDTHS`) float32; a kind that counts time in wished alarms has `tail` before
-`params`. `lesson` says what the record may teach:
+`absorb(row, lesson, score, tail, params)` is called once for every scored record, after it was judged, and writes the kind's
+state `row` (its width in `layout.THRESHOLD_WIDTHS`) float32; `tail` is the wished number of alarms per record of this
+stream. `lesson` says what the record may teach:
 
 | lesson | the record |
 |---|---|
@@ -12,87 +12,59 @@ state `row` (its width in `layout.THRESHOLD_WIDTHS`) float32; a kind that counts
 | INSIDE | lies in an open episode: time passes, its score is not learned |
 | ACCEPTED | makes the episode so long that its score is the new normal |
 
-`limit(row, tail, params)` is the score above which the next record is anomalous; `tail` is the wished number of alarms
-per record of this stream. A new kind is one file, one number in `layout.KINDS` with its width, and one branch in each
-function below.
+`limit(row, tail, params)` is the score above which the next record is anomalous. A new kind is one file, its
+number and width in `layout`, and a line below.
 """
 
-from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.layout import (
-    CONFORMAL,
-    CONTRAST,
-    DSPOT,
-    EARLY,
-    FIXED,
-    LEARN,
-    LIKELIHOOD,
-    LIMIT_FLOOR,
-    NDT,
-    QUANTILE,
-    SIGMA,
-    SPOT,
-)
-from streamlstm.kernels.thresholds import conformal, contrast, dspot, fixed, likelihood, ndt, quantile, sigma, spot
+from typing import Any
 
+from streamlstm.kernels.calls import call_absorb, call_limit
+from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.layout import *
+from streamlstm.kernels.thresholds import conformal, contrast, dspot, fixed, likelihood, ndt, quantile, sigma, spot
+from streamlstm.types import Int64
+
+_FUNCTIONS: dict[int, Any] = {
+    FIXED: fixed,
+    SIGMA: sigma,
+    QUANTILE: quantile,
+    NDT: ndt,
+    SPOT: spot,
+    DSPOT: dspot,
+    LIKELIHOOD: likelihood,
+    CONFORMAL: conformal,
+    CONTRAST: contrast,
+}
 _SCAN = 16  # records between two limits where one costs about as much as learning 16 scores
 
 
+def connect(sizes: Int64) -> None:
+    """Writes into `sizes` where the functions of its kind lie in this process; compiles, or loads, them."""
+    module = _FUNCTIONS[int(sizes[KIND])]
+    sizes[ABSORBING], sizes[LIMITING] = module.absorb.address, module.limit.address
+
+
 @jit(inline=True)
-def absorb(kind, row, lesson, score, tail, params):
+def absorb(sizes, row, lesson, score, tail, params):
     """Writes what a scored record teaches into the threshold's state `row`."""
-    if kind == CONTRAST:
-        contrast.absorb(row, lesson, score, tail, params)
-        return
-    lesson = LEARN if lesson == EARLY else lesson
-    if kind == QUANTILE:
-        quantile.absorb(row, lesson, score, params)
-    elif kind == FIXED:
-        fixed.absorb(row, lesson, score, params)
-    elif kind == SIGMA:
-        sigma.absorb(row, lesson, score, params)
-    elif kind == NDT:
-        ndt.absorb(row, lesson, score, params)
-    elif kind == SPOT:
-        spot.absorb(row, lesson, score, params)
-    elif kind == DSPOT:
-        dspot.absorb(row, lesson, score, params)
-    elif kind == LIKELIHOOD:
-        likelihood.absorb(row, lesson, score, params)
-    else:
-        conformal.absorb(row, lesson, score, params)
+    if lesson == EARLY and sizes[KIND] != CONTRAST:
+        lesson = LEARN  # to the others it is no other lesson
+    call_absorb(sizes[ABSORBING], row, lesson, score, tail, params)
 
 
-@jit
-def limit(kind, row, tail, params):
+@jit(inline=True)
+def limit(sizes, row, tail, params):
     """The threshold, at least its floor, where `tail` alarms per record are wished for."""
-    if kind == QUANTILE:
-        value = quantile.limit(row, tail, params)
-    elif kind == FIXED:
-        value = fixed.limit(row, tail, params)
-    elif kind == SIGMA:
-        value = sigma.limit(row, tail, params)
-    elif kind == CONTRAST:
-        value = contrast.limit(row, tail, params)
-    elif kind == NDT:
-        value = ndt.limit(row, tail, params)
-    elif kind == SPOT:
-        value = spot.limit(row, tail, params)
-    elif kind == DSPOT:
-        value = dspot.limit(row, tail, params)
-    elif kind == LIKELIHOOD:
-        value = likelihood.limit(row, tail, params)
-    else:
-        value = conformal.limit(row, tail, params)
-    return max(value, params[LIMIT_FLOOR])
+    return max(call_limit(sizes[LIMITING], row, tail, params), params[LIMIT_FLOOR])
 
 
 @jit(inline=True)
-def held_against(kind, row, score, limit, params):
+def held_against(sizes, row, score, limit, params):
     """The threshold that `score` is held against: `limit`, unless the kind also knows scores that are too small."""
-    return ndt.held_against(row, score, limit, params) if kind == NDT else limit
+    return ndt.held_against(row, score, limit, params) if sizes[KIND] == NDT else limit
 
 
 @jit(inline=True)
-def interval(kind):
+def interval(sizes):
     """Records between two computations of the limit."""
-    return _SCAN if kind in (QUANTILE, CONFORMAL) else 1
+    return _SCAN if sizes[KIND] in (QUANTILE, CONFORMAL) else 1

@@ -20,7 +20,8 @@ that steps through all ranks by the golden section: forgetting that prefers no h
 
 import numpy as np
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.calls import ABSORB, LIMIT_OF
+from streamlstm.kernels.compiling import c_function, jit
 from streamlstm.kernels.layout import ACCEPTED, CONFORMAL_BLOCKS, INSIDE, MEMORY_ROWS, OPENED
 from streamlstm.kernels.scalars import exp32, log
 
@@ -34,8 +35,8 @@ _GOLDEN = 131  # of 210 ranks, without a common divisor
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-@jit
-def absorb(row, lesson, score, params):
+@c_function(ABSORB)
+def absorb(row, lesson, score, tail, params):
     """Writes one score into the open block, each full block into the sorted ones, and counts records and alarms."""
     if lesson == INSIDE:
         return
@@ -74,7 +75,7 @@ def _insert(row, score):
     row[SORTED + k] = score
 
 
-@jit
+@c_function(LIMIT_OF)
 def limit(row, tail, params):
     """The score whose p-value is the adapted alpha."""
     filled = np.int64(row[FILLED])

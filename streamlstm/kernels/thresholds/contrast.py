@@ -28,7 +28,8 @@ then keep .3 of the wished rate instead of .9). Sharpest is the delay of learnin
 Constants chosen on half of the streams give .67 on the other half.
 """
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.calls import ABSORB, LIMIT_OF
+from streamlstm.kernels.compiling import c_function, jit
 from streamlstm.kernels.layout import (
     ACCEPTED,
     CONTRAST_BLOCKS,
@@ -90,7 +91,7 @@ def _learn_block(row):
     row[ROWS] = row[MEAN] = row[HIGH] = 0
 
 
-@jit(inline=True)
+@c_function(ABSORB)
 def absorb(row, lesson, score, tail, params):
     """Writes what a scored record teaches: time passes in `tail` wished alarms, its score waits to be learned."""
     if lesson == OPENED:
@@ -116,7 +117,7 @@ def absorb(row, lesson, score, tail, params):
         _pass_time(row, lesson == EARLY, params[LIMIT_FLOOR])
 
 
-@jit
+@c_function(LIMIT_OF)
 def limit(row, tail, params):
     """The level; of an open episode, that which opened it."""
     return row[LEVEL] if row[LEVEL] > 0.0 else _level(row, params[LIMIT_FLOOR])

@@ -6,15 +6,16 @@ average of span `depth_rows`, which needs one number instead of d. It stands sti
 
 import numpy as np
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.calls import ABSORB, LIMIT_OF
+from streamlstm.kernels.compiling import c_function
 from streamlstm.kernels.layout import ACCEPTED, DEPTH_ROWS, INSIDE, OPENED, SPOT_PEAKS
 from streamlstm.kernels.thresholds import spot
 
 MEAN = spot.PEAKS + SPOT_PEAKS
 
 
-@jit
-def absorb(row, lesson, score, params):
+@c_function(ABSORB)
+def absorb(row, lesson, score, tail, params):
     """Writes one score into the local mean, and what it exceeds it by into level and peaks."""
     if lesson == ACCEPTED:
         spot.forget(row)
@@ -27,7 +28,7 @@ def absorb(row, lesson, score, params):
             row[MEAN] += weight * (np.float64(score) - row[MEAN])
 
 
-@jit
+@c_function(LIMIT_OF)
 def limit(row, tail, params):
     """The local mean plus the excess that opens an episode `tail` times per record."""
     mean = np.float64(row[MEAN])

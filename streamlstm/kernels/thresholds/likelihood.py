@@ -12,7 +12,8 @@ the long history stands still, and moves to their mean when a level is accepted.
 
 import numpy as np
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.calls import ABSORB, LIMIT_OF
+from streamlstm.kernels.compiling import c_function, jit
 from streamlstm.kernels.layout import ACCEPTED, INSIDE, MEMORY_ROWS, RECENT_SCORES
 from streamlstm.kernels.scalars import log
 
@@ -23,8 +24,8 @@ _ACCEPTED_COUNT = np.float32(100)  # an accepted level is relearned as fast as a
 _ONE = np.float32(1)
 
 
-@jit
-def absorb(row, lesson, score, params):
+@c_function(ABSORB)
+def absorb(row, lesson, score, tail, params):
     """Writes the score into the ring of recent ones and their mean into count, mean and variance (West's update)."""
     row[RECENT + np.int64(row[PASSED]) % _RECENT] = score
     # once the ring is full the count goes around within ten and twenty, so that it stays exact
@@ -58,7 +59,7 @@ def deviations(tail):
     return t - above / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
 
 
-@jit
+@c_function(LIMIT_OF)
 def limit(row, tail, params):
     """The score with which the mean of the last ten is as high as a share `tail` of such means."""
     mean, variance = max(np.float64(row[MEAN]), _MEAN_FLOOR), max(np.float64(row[VARIANCE]), _VARIANCE_FLOOR)

@@ -24,7 +24,8 @@ What differs, and why:
 
 import numpy as np
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.calls import ABSORB, LIMIT_OF
+from streamlstm.kernels.compiling import c_function, jit
 from streamlstm.kernels.layout import ACCEPTED, LEARN, MIRROR, NDT_BLOCKS, OPENED
 
 ROWS, LARGEST, SMALLEST, FILLED, AT, LIMIT, CENTRE, MIRRORED, MAXIMA = range(9)
@@ -39,8 +40,8 @@ _LEAST = np.float32(1e-30)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-@jit(inline=True)
-def absorb(row, lesson, score, params):
+@c_function(ABSORB)
+def absorb(row, lesson, score, tail, params):
     """Writes the score into the open block; each full block enters the window and moves the limits."""
     if lesson == LEARN:
         if row[ROWS] == _ZERO:
@@ -167,7 +168,7 @@ def _pruned(row, first, offset, sign):
         under = above
 
 
-@jit
+@c_function(LIMIT_OF)
 def limit(row, tail, params):
     """The limit of the window; before its first block is full, a step above the largest score."""
     return row[LIMIT] if row[FILLED] > _ZERO else np.float32(_STEP) * row[LARGEST]

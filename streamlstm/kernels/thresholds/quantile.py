@@ -8,7 +8,8 @@ the levels exceeded by 40 and by 4 scores (the tail of a smoothed error falls ab
 
 import numpy as np
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.calls import ABSORB, LIMIT_OF
+from streamlstm.kernels.compiling import c_function, jit
 from streamlstm.kernels.layout import BINS, BINS_PER_OCTAVE, LEARN, LOWEST_OCTAVE, MEMORY_ROWS, OPENED
 from streamlstm.kernels.scalars import bits32, float32_of, log
 
@@ -21,8 +22,8 @@ KNOWN, WIDE = 4.0, 40.0
 _LN_WIDE = 2.302585092994046  # ln(WIDE / KNOWN)
 
 
-@jit(inline=True)
-def absorb(row, lesson, score, params):
+@c_function(ABSORB)
+def absorb(row, lesson, score, tail, params):
     """Writes one score into its bin; an episode counts once, so that the alarms opened make up the tail."""
     if lesson != LEARN and lesson != OPENED:
         return
@@ -50,7 +51,7 @@ def _exceeded_by(row, count):
     return low + share * (high - low)
 
 
-@jit
+@c_function(LIMIT_OF)
 def limit(row, tail, params):
     """The score exceeded by a share `tail` of the scores, extended beyond the known ones."""
     total = np.float64(row[TOTAL])

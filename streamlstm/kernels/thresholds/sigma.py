@@ -2,14 +2,15 @@
 
 import numpy as np
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.calls import ABSORB, LIMIT_OF
+from streamlstm.kernels.compiling import c_function
 from streamlstm.kernels.layout import LEARN, MEMORY_ROWS, OPENED, SIGMAS
 
 COUNT, MEAN, VARIANCE = range(3)
 
 
-@jit(inline=True)
-def absorb(row, lesson, score, params):
+@c_function(ABSORB)
+def absorb(row, lesson, score, tail, params):
     """Writes count, mean and variance (West's update, with a weight that does not fall below 1 / memory)."""
     if lesson != LEARN and lesson != OPENED:
         return
@@ -20,7 +21,7 @@ def absorb(row, lesson, score, params):
     row[VARIANCE] = (1.0 - weight) * (row[VARIANCE] + weight * difference * difference)
 
 
-@jit
+@c_function(LIMIT_OF)
 def limit(row, tail, params):
     """mean + sigmas * standard deviation."""
     return row[MEAN] + params[SIGMAS] * np.sqrt(row[VARIANCE])

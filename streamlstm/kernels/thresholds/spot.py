@@ -21,7 +21,8 @@ What differs, and why:
 
 import numpy as np
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.calls import ABSORB, LIMIT_OF
+from streamlstm.kernels.compiling import c_function, jit
 from streamlstm.kernels.layout import ACCEPTED, INSIDE, MEMORY_ROWS, MERGE_ROWS, OPENED, SPOT_PEAKS
 from streamlstm.kernels.thresholds import pareto
 
@@ -33,8 +34,8 @@ _SIGMA_FLOOR = 0.01
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 
 
-@jit
-def absorb(row, lesson, score, params):
+@c_function(ABSORB)
+def absorb(row, lesson, score, tail, params):
     """Writes one score into level and peaks."""
     if lesson == ACCEPTED:
         forget(row)
@@ -42,7 +43,7 @@ def absorb(row, lesson, score, params):
         learn(row, lesson, np.float64(score), 0.0, params)
 
 
-@jit
+@c_function(LIMIT_OF)
 def limit(row, tail, params):
     """The score that opens an episode `tail` times per record."""
     return bound(row, tail, 0.0)
