@@ -87,7 +87,7 @@ def absorb_row(b, s, r, block, present, setup, pool, x, tap, network, n0, live, 
             score = min(score, np.float32(2) * state[LIMIT])
         thresholds.absorb(sizes, state[sizes[AT_THRESHOLD] :], lesson, score, tail, params)
     if sizes[ONLINE] == 1:
-        sane = entry(block, TOTAL, r, RAW) < _SANE * _SANE * np.float32(present)
+        sane = entry(block, TOTAL, r * PARTS + RAW) < _SANE * _SANE * np.float32(present)
         absorb_tap(b, mark, state, sizes, tap, network, n0, block, r, quiet and sane)
         absorb_extremes(x, stat, D, I)
         if quiet:

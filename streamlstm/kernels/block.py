@@ -11,13 +11,16 @@ least one. Its scratch has two parts; an element is a feature of a record, an en
 Rows are copied 16 floats at a time, in ascending order; what a copy writes too much the next one overwrites.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
 from streamlstm.kernels.compiling import LANES, jit
-from streamlstm.kernels.lanes import copy_lanes, fill_lanes, load, move, splat, store
+from streamlstm.kernels.lanes import LANES_TYPE, copy_lanes, fill_lanes, load, move, splat, store
 from streamlstm.kernels.layout import HEADS, LAGS, PARTS, RECENT_ROWS, SPANS
+from streamlstm.kernels.vector import I64, Emitter, data
 from streamlstm.types import Float32
 
 # ---- fields of the state, D columns each, from its column AT_REGRESSORS on: see `layout`
@@ -81,16 +84,63 @@ def make_block(values, D, records):
     return Block(values, stride, FIELDS * stride, records, records * D, records * PARTS)
 
 
-@jit(inline=True)
-def get(block, field, e):
-    """Elements e to e + 16 of a field."""
-    return load(block.values, field * block.stride + e)
+def _place(builder: Any, block: Any, of_entries: bool, name: Any, at: Any) -> Any:
+    first = builder.extract_value(block, Block._fields.index("at_entries")) if of_entries else I64(0)
+    width = I64(ENTRIES) if of_entries else builder.extract_value(block, Block._fields.index("stride"))
+    return builder.add(builder.add(first, builder.mul(name, width)), at)
 
 
-@jit(inline=True)
-def put(block, field, e, value):
-    """Writes elements e to e + 16 of a field."""
-    store(block.values, field * block.stride + e, value)
+def _base(context: Any, builder: Any, kind: Any, block: Any) -> Any:
+    return data(context, builder, kind[0], builder.extract_value(block, 0))
+
+
+def _reader(of_entries: bool, result: Any) -> Any:
+    """An intrinsic, since a compiled function would be compiled for each name that it is called with (10 of 80 s)."""
+
+    @intrinsic
+    def read(typing_context, block, name, at):
+        def generate(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
+            base, place = _base(context, builder, kinds.args[0], arguments[0]), _place(builder, arguments[0], of_entries, *arguments[1:])
+            return Emitter(builder).load(base, place) if result is LANES_TYPE else builder.load(builder.gep(base, [place]))
+
+        return result(block, types.int64, types.int64), generate
+
+    return read
+
+
+def _writer(of_entries: bool, kind: Any) -> Any:
+    @intrinsic
+    def write(typing_context, block, name, at, value):
+        def generate(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
+            block, name, at, value = arguments
+            base, place = _base(context, builder, kinds.args[0], block), _place(builder, block, of_entries, name, at)
+            if kind is LANES_TYPE:
+                Emitter(builder).store(value, base, place)
+            else:
+                builder.store(value, builder.gep(base, [place]))
+            return context.get_dummy_value()
+
+        return types.void(block, types.int64, types.int64, kind), generate
+
+    return write
+
+
+get = _reader(False, LANES_TYPE)
+"""get(block, field, e): elements e to e + 16 of a field."""
+element = _reader(False, types.float32)
+"""element(block, field, e): element e of a field."""
+entries = _reader(True, LANES_TYPE)
+"""entries(block, name, e): entries e to e + 16; those of record r begin at r * PARTS."""
+entry = _reader(True, types.float32)
+"""entry(block, name, e): entry e."""
+put = _writer(False, LANES_TYPE)
+"""put(block, field, e, value): the reverse of `get`."""
+set_element = _writer(False, types.float32)
+"""set_element(block, field, e, value): the reverse of `element`."""
+set_entries = _writer(True, LANES_TYPE)
+"""set_entries(block, name, e, value): the reverse of `entries`."""
+set_entry = _writer(True, types.float32)
+"""set_entry(block, name, e, value): the reverse of `entry`."""
 
 
 @jit(inline=True)
@@ -112,33 +162,9 @@ def set_element(block, field, e, value):
 
 
 @jit(inline=True)
-def entries(block, name, e):
-    """Entries e to e + 16."""
-    return load(block.values, block.at_entries + name * ENTRIES + e)
-
-
-@jit(inline=True)
-def set_entries(block, name, e, value):
-    """Writes entries e to e + 16."""
-    store(block.values, block.at_entries + name * ENTRIES + e, value)
-
-
-@jit(inline=True)
 def fill_entries(block, name, r, value):
     """Writes the float32 `value` to all entries of record r, and 11 times more."""
-    store(block.values, block.at_entries + name * ENTRIES + r * PARTS, splat(value))
-
-
-@jit(inline=True)
-def entry(block, name, r, part):
-    """The entry of one part of record r."""
-    return block.values[block.at_entries + name * ENTRIES + r * PARTS + part]
-
-
-@jit(inline=True)
-def set_entry(block, name, r, part, value):
-    """Writes the entry of one part of record r."""
-    block.values[block.at_entries + name * ENTRIES + r * PARTS + part] = value
+    set_entries(block, name, r * PARTS, splat(value))
 
 
 @jit(inline=True)

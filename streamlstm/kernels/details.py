@@ -45,7 +45,7 @@ def write_detail(b, s, r, block, present, setup, pool, out):
     for head in range(HEADS):
         weight += np.float32(params[WEIGHT + head])
     each = exp32(pool.state[s, LIMIT] / weight) - _ONE if weight > _ZERO else _ZERO
-    mean, variance = entry(block, PART_MEAN, r, RAW), entry(block, PART_VARIANCE, r, RAW)
+    mean, variance = entry(block, PART_MEAN, r * PARTS + RAW), entry(block, PART_VARIANCE, r * PARTS + RAW)
     limit = np.float64(mean + max(np.sqrt(variance), LEAST_SPREAD) * each) * np.sqrt(np.float64(max(present, 1)))
     for d in range(D):
         e = r * D + d
@@ -69,18 +69,18 @@ def cause_of(block, r, D):
     for e in range(r * D + 1, r * D + D):
         if element(block, SHARE, e) > element(block, SHARE, largest):
             largest = e
-    raw, clipped, bare = entry(block, VALUE, r, RAW), entry(block, VALUE, r, CLIPPED), entry(block, VALUE, r, BARE)
+    raw, clipped, bare = entry(block, VALUE, r * PARTS + RAW), entry(block, VALUE, r * PARTS + CLIPPED), entry(block, VALUE, r * PARTS + BARE)
     skips = max(raw, clipped)
     most = max(skips, bare)
     head = RAW if raw >= clipped else CLIPPED
     kind = STEP
     if bare > _TWO * skips:
         kind, head = DRIFT, BARE
-    if entry(block, VALUE, r, VARIABILITY) > most:
-        kind, most = NOISY, entry(block, VALUE, r, VARIABILITY)
+    if entry(block, VALUE, r * PARTS + VARIABILITY) > most:
+        kind, most = NOISY, entry(block, VALUE, r * PARTS + VARIABILITY)
         if element(block, UNREST_NOW, largest) < element(block, VARIABILITY_MEAN, largest):
             kind = FLAT
-    if entry(block, VALUE, r, RANGE) > most:
+    if entry(block, VALUE, r * PARTS + RANGE) > most:
         kind = NEVER_SEEN
     below = 1 if element(block, ERROR + head, largest) < _ZERO else 0
     return kind * CAUSE_KIND + 2 * (largest - r * D) + below

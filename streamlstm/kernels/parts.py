@@ -39,10 +39,10 @@ def begin_parts(block, params):
     """Writes the entries that are the same for all records: the parts' weights, and which of them are squares."""
     for r in range(block.records):
         fill_entries(block, IS_ROOT, r, _ONE)
-        set_entry(block, IS_ROOT, r, VARIABILITY, _ZERO)
-        set_entry(block, IS_ROOT, r, RANGE, _ZERO)
+        set_entry(block, IS_ROOT, r * PARTS + VARIABILITY, _ZERO)
+        set_entry(block, IS_ROOT, r * PARTS + RANGE, _ZERO)
         for part in range(PARTS):
-            set_entry(block, PART_WEIGHT, r, part, np.float32(params[WEIGHT + part]))
+            set_entry(block, PART_WEIGHT, r * PARTS + part, np.float32(params[WEIGHT + part]))
 
 
 @jit(inline=True)
@@ -83,7 +83,7 @@ def add_up(block, D, r):
         total = _ZERO
         for d in range(D):
             total += element(block, SIZE + part, r * D + d)
-        set_entry(block, TOTAL, r, part, total)
+        set_entry(block, TOTAL, r * PARTS + part, total)
 
 
 @jit(inline=True)
@@ -117,7 +117,7 @@ def share_out(block, D, gain):
         set_entries(block, SHARE_WEIGHT, e, where(shared, gain * weight, splat(_ZERO)))
     for r in range(block.records):
         for part in range(PARTS):
-            fill(block, SHARING + part, r * D, D, entry(block, SHARE_WEIGHT, r, part))
+            fill(block, SHARING + part, r * D, D, entry(block, SHARE_WEIGHT, r * PARTS + part))
     for e in range(0, block.elements, LANES):
         share = get(block, SHARE, e)
         share = share - gain * share

@@ -179,9 +179,9 @@ def enter_row(b, s, r, setup, pool, records, tap, out, prediction, p0, block, br
     gain = np.float32(params[SMOOTH_GAIN]) if mark[SCORED] > 0 else _ONE
     fill_entries(block, GAIN, r, gain if count > 0 else _ZERO)
     if not full:
-        set_entry(block, GAIN, r, VARIABILITY, _ZERO)
+        set_entry(block, GAIN, r * PARTS + VARIABILITY, _ZERO)
     fill_entries(block, COUNT, r, np.float32(count))
-    set_entry(block, COUNT, r, VARIABILITY, np.float32(D))
+    set_entry(block, COUNT, r * PARTS + VARIABILITY, np.float32(D))
     settled = mark[SCORED] >= params[CALIBRATING_ROWS] or params[ADAPT] != BY_STAGE
     fill_entries(block, MOST, r, WILD if settled else WILD_EARLY)
     return True
@@ -204,11 +204,11 @@ def score_block(block, rows, slots, places, broken, present, setup, pool, record
     for r in range(block.records):
         score = _ZERO
         for part in range(PARTS):
-            score += entry(block, VALUE, r, part)
+            score += entry(block, VALUE, r * PARTS + part)
         state = pool.state[slots[r]]
         if has_extremes(sizes, params) and is_live(pool.marks[slots[r]], state, params):
             lift = lifted(score, state[LIMIT], records.x[rows[r]], pool.stats[slots[r]], sizes, params)
-            set_entry(block, VALUE, r, RANGE, entry(block, VALUE, r, RANGE) + (lift - score))
+            set_entry(block, VALUE, r * PARTS + RANGE, entry(block, VALUE, r * PARTS + RANGE) + (lift - score))
             score = lift
         fill_entries(block, SCORE_NOW, r, score)
     share_out(block, D, np.float32(params[SMOOTH_GAIN]))
@@ -239,7 +239,7 @@ def judge_row(b, s, r, block, broken, present, setup, pool, records, tap, out, n
     state, mark, x = pool.state[s], pool.marks[s], records.x[b]
     time = records.time[b]
     live = is_live(mark, state, params)
-    score = entry(block, SCORE_NOW, r, 0)
+    score = entry(block, SCORE_NOW, r * PARTS)
     limit = state[LIMIT]
     state[SCORE] = score
     severity = _NAN
@@ -256,7 +256,7 @@ def judge_row(b, s, r, block, broken, present, setup, pool, records, tap, out, n
     out.values[OUT_THRESHOLD, b] = limit if live else _NAN
     out.values[OUT_SEVERITY, b] = severity
     for part in range(PARTS):
-        out.values[OUT_PART + part, b] = entry(block, VALUE, r, part)
+        out.values[OUT_PART + part, b] = entry(block, VALUE, r * PARTS + part)
     out.codes[OUT_STAGE, b] = LIVE if live else CALIBRATING
     out.codes[OUT_IMPUTED, b] = sizes[N_FEATURES] - present
     out.codes[OUT_DETAILED, b] = 0
