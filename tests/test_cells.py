@@ -14,8 +14,8 @@ from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import ModelError
 from streamlstm.kernels import layout
-from streamlstm.kernels.cells import CELLS, Layer
 from streamlstm.kernels.calls import call_step
+from streamlstm.kernels.cells import CELLS, Layer
 from streamlstm.kernels.cells.tile import STEP
 from streamlstm.kernels.compiling import _FEATURES, HAS_FMA, jit
 from streamlstm.kernels.step import step_batch

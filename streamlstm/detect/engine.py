@@ -36,7 +36,7 @@ _PARALLEL_ROWS = 256  # below it one thread is done before a second has woken up
 
 
 class Engine:
-    """Weights and scratch of one partition; frozen, or learning online. `sizes` are the layout's with this process' addresses."""
+    """Weights and scratch of one partition; frozen, or learning online. `sizes` hold this process' addresses."""
 
     def __init__(self, config: Config, layout: Layout, model: Model | None) -> None:
         self.layout = layout

@@ -37,9 +37,7 @@ def score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, 
             else:
                 rows[wanted], slots[wanted] = b, s
                 wanted += 1
-        call_wave(
-            setup.sizes[WAVE], rows, slots, wanted, setup, pool, records, tap, out, scratch, seats[3 * GROUP :]
-        )
+        call_wave(setup.sizes[WAVE], rows, slots, wanted, setup, pool, records, tap, out, scratch, seats[3 * GROUP :])
         wave += 1
         for j in range(count):
             u = active[j]

@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from streamlstm.kernels.compiling import LANES, jit
-from streamlstm.kernels.lanes import LANES_TYPE, copy_lanes, fill_lanes, load, move, splat, store
+from streamlstm.kernels.lanes import LANES_TYPE, copy_lanes, fill_lanes, load, move, store
 from streamlstm.kernels.layout import HEADS, LAGS, PARTS, RECENT_ROWS, SPANS
 from streamlstm.kernels.vector import I64, Emitter, data
 from streamlstm.types import Float32
@@ -84,14 +84,10 @@ def make_block(values, D, records):
     return Block(values, stride, FIELDS * stride, records, records * D, records * PARTS)
 
 
-def _place(builder: Any, block: Any, of_entries: bool, name: Any, at: Any) -> Any:
-    first = builder.extract_value(block, Block._fields.index("at_entries")) if of_entries else I64(0)
-    width = I64(ENTRIES) if of_entries else builder.extract_value(block, Block._fields.index("stride"))
-    return builder.add(builder.add(first, builder.mul(name, width)), at)
-
-
-def _base(context: Any, builder: Any, kind: Any, block: Any) -> Any:
-    return data(context, builder, kind[0], builder.extract_value(block, 0))
+def _place(context: Any, builder: Any, kind: Any, of_entries: bool, block: Any, name: Any, at: Any) -> tuple[Any, Any]:
+    values, stride, at_entries = (builder.extract_value(block, n) for n in range(3))
+    begin = builder.add(at_entries, builder.mul(name, I64(ENTRIES))) if of_entries else builder.mul(name, stride)
+    return data(context, builder, kind[0], values), builder.add(begin, at)
 
 
 def _reader(of_entries: bool, result: Any) -> Any:
@@ -100,8 +96,10 @@ def _reader(of_entries: bool, result: Any) -> Any:
     @intrinsic
     def read(typing_context, block, name, at):
         def generate(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
-            base, place = _base(context, builder, kinds.args[0], arguments[0]), _place(builder, arguments[0], of_entries, *arguments[1:])
-            return Emitter(builder).load(base, place) if result is LANES_TYPE else builder.load(builder.gep(base, [place]))
+            base, place = _place(context, builder, kinds.args[0], of_entries, *arguments)
+            return (
+                Emitter(builder).load(base, place) if result is LANES_TYPE else builder.load(builder.gep(base, [place]))
+            )
 
         return result(block, types.int64, types.int64), generate
 
@@ -112,8 +110,8 @@ def _writer(of_entries: bool, kind: Any) -> Any:
     @intrinsic
     def write(typing_context, block, name, at, value):
         def generate(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
-            block, name, at, value = arguments
-            base, place = _base(context, builder, kinds.args[0], block), _place(builder, block, of_entries, name, at)
+            *place, value = arguments
+            base, place = _place(context, builder, kinds.args[0], of_entries, *place)
             if kind is LANES_TYPE:
                 Emitter(builder).store(value, base, place)
             else:
@@ -147,24 +145,6 @@ set_entry = _writer(True, types.float32)
 def fill(block, field, e, count, value):
     """Writes the float32 `value` to elements e to e + count, and up to 15 times more."""
     fill_lanes(block.values, field * block.stride + e, count, value)
-
-
-@jit(inline=True)
-def element(block, field, e):
-    """Element e of a field."""
-    return block.values[field * block.stride + e]
-
-
-@jit(inline=True)
-def set_element(block, field, e, value):
-    """Writes element e of a field."""
-    block.values[field * block.stride + e] = value
-
-
-@jit(inline=True)
-def fill_entries(block, name, r, value):
-    """Writes the float32 `value` to all entries of record r, and 11 times more."""
-    set_entries(block, name, r * PARTS, splat(value))
 
 
 @jit(inline=True)

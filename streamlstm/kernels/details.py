@@ -69,18 +69,23 @@ def cause_of(block, r, D):
     for e in range(r * D + 1, r * D + D):
         if element(block, SHARE, e) > element(block, SHARE, largest):
             largest = e
-    raw, clipped, bare = entry(block, VALUE, r * PARTS + RAW), entry(block, VALUE, r * PARTS + CLIPPED), entry(block, VALUE, r * PARTS + BARE)
+    at = r * PARTS
+    raw, clipped, bare = (
+        entry(block, VALUE, at + RAW),
+        entry(block, VALUE, at + CLIPPED),
+        entry(block, VALUE, at + BARE),
+    )
     skips = max(raw, clipped)
     most = max(skips, bare)
     head = RAW if raw >= clipped else CLIPPED
     kind = STEP
     if bare > _TWO * skips:
         kind, head = DRIFT, BARE
-    if entry(block, VALUE, r * PARTS + VARIABILITY) > most:
-        kind, most = NOISY, entry(block, VALUE, r * PARTS + VARIABILITY)
+    if entry(block, VALUE, at + VARIABILITY) > most:
+        kind, most = NOISY, entry(block, VALUE, at + VARIABILITY)
         if element(block, UNREST_NOW, largest) < element(block, VARIABILITY_MEAN, largest):
             kind = FLAT
-    if entry(block, VALUE, r * PARTS + RANGE) > most:
+    if entry(block, VALUE, at + RANGE) > most:
         kind = NEVER_SEEN
     below = 1 if element(block, ERROR + head, largest) < _ZERO else 0
     return kind * CAUSE_KIND + 2 * (largest - r * D) + below

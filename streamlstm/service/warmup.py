@@ -9,6 +9,7 @@ from streamlstm.evaluate.metrics import vus_pr
 from streamlstm.kafka_client import take_batches
 from streamlstm.kernels.cells import CELLS
 from streamlstm.kernels.compiling import CACHE_DIR
+from streamlstm.kernels.layout import KINDS
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.network import Model
 from streamlstm.sources.decoders.opening import open_decoder
@@ -52,6 +53,8 @@ def warm_up() -> str:
         warm_up_daemon(Config.model_validate(quick.model_dump() | {"messages": named}), model)
     for cell in CELLS.values():
         cell.compile()
+    for threshold in KINDS:
+        Detector(quick.model_dump() | {"threshold": {"kind": threshold}}, model=model)
     take_batches()
     vus_pr(np.array([0, 1]), np.zeros(2))
     return str(CACHE_DIR)
