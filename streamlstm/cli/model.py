@@ -1,19 +1,24 @@
-"""`streamlstm model show`."""
+"""`streamlstm model show | import | export`."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from streamlstm.cli.terminal import output
-from streamlstm.model.files import load_model
+from streamlstm.errors import UsageError
+from streamlstm.interop.exchange import FORMATS, import_model
+from streamlstm.interop.onnx_writing import write
+from streamlstm.kernels.cells import CELLS
+from streamlstm.model.files import load_model, save_model
 
-app = typer.Typer(no_args_is_help=True, help="Look into model files.")
+app = typer.Typer(no_args_is_help=True, help="Look into model files; bring weights in and out.")
 
 
 @app.callback()
 def group() -> None:
-    """Look into model files."""
+    """Look into model files; bring weights in and out."""
 
 
 @app.command()
@@ -24,14 +29,13 @@ def show(
     """Print what a model is, on what it was trained, and how that went."""
     model = load_model(path)
     H, L = model.network.hidden_size, len(model.network.layers)
+    weights = (model.network.cell.name, "readout", "skip")
     facts = {
         "hash": model.hash,
-        "cell": "lstm",
+        "cell": model.network.cell.name,
         "hidden_size": H,
         "num_layers": L,
-        "parameters": sum(
-            a.size for name, a in model.tensors().items() if name.startswith(("lstm", "readout", "skip"))
-        ),
+        "parameters": sum(a.size for name, a in model.tensors().items() if name.startswith(weights)),
         "features": list(model.features),
         "exogenous": list(model.exogenous),
         "training": model.training,
@@ -47,3 +51,48 @@ def show(
         if isinstance(value, dict):
             text = "".join(f"\n  {key}: {entry}" for key, entry in value.items())
         output.print(f"{name}: {text}", markup=False, soft_wrap=True)
+
+
+@app.command("import")
+def import_weights(
+    path: Annotated[str, typer.Argument(metavar="FILE", help=f"Weights of another framework: {', '.join(FORMATS)}.")],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="OUT.safetensors", help="Where the model goes.")],
+    features: Annotated[str, typer.Option(metavar="A,B,..", help="The columns it predicts, in its own order.")],
+    exogenous: Annotated[
+        str, typer.Option(metavar="C,D,..", help="Columns that it reads behind them and does not predict.")
+    ] = "",
+    cell: Annotated[
+        str | None, typer.Option(metavar="rnn_relu", help="Of a plain RNN whose file does not tell its activation.")
+    ] = None,
+) -> None:
+    """Make a model of a forecaster of PyTorch, Keras 3 or ONNX: recurrent layers and one dense readout.
+
+    At each record it must have learned to predict the features from those of the record before and the exogenous columns
+    of this one, all in standard deviations from the mean.
+    """
+    if cell is not None and cell not in CELLS:
+        raise UsageError(f"--cell {cell}: unknown; one of {', '.join(CELLS)}")
+    made = import_model(path, _names(features), _names(exogenous), cell)
+    save_model(made, model)
+    network = made.network
+    output.print(
+        f"{model}: {network.cell.name}, {len(network.layers)} x {network.hidden_size} units; "
+        f"predicts {', '.join(made.features)}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@app.command("export")
+def export_weights(
+    path: Annotated[str, typer.Argument(metavar="M", help="A model file.")],
+    out: Annotated[str, typer.Argument(metavar="OUT.onnx", help="Where the ONNX file goes.")],
+) -> None:
+    """Write a model as ONNX: inputs and states in, the predictions of all heads out."""
+    if Path(out).suffix != ".onnx":
+        raise UsageError(f"{out}: models are exported as ONNX; give a name that ends in .onnx")
+    write(load_model(path), out)
+    output.print(f"{out}: written", markup=False, soft_wrap=True)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -49,8 +49,9 @@ CALL = "call"
 class Detector:
     """Scores events of any number of streams and keeps their state. Not thread-safe.
 
-    `config` is a path, a preset's name, a dict or a Config; None takes the model's, else the defaults. Without a model
-    it learns online from the first event, and `features` may be left out: the first values then say how many there are.
+    `config` is a path, a preset's name, a dict or a Config; all but a Config lie over the settings that the model was
+    fitted with; None takes these as they are, else the defaults. Without a model it learns online from the first event,
+    and `features` may be left out: the first values then say how many there are.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class Detector:
     ) -> None:
         if config is None and model is not None:
             config = model.config
-        self.config = load(dict(config) if isinstance(config, Mapping) else config)
+        base = model.settings if model is not None and not isinstance(config, Config) else {}
+        self.config = load(dict(config) if isinstance(config, Mapping) else config, base=base)
         self.model = model
         mode = self.config.learning.mode
         self.online = mode == "online" or (mode == "auto" and model is None)

@@ -15,6 +15,8 @@ from streamlstm.kernels.wave import skip_lanes
 from streamlstm.model.layout import padded
 from streamlstm.types import Float32, Float64, Int64
 
+_OF_A_MODEL = {"input", "model", "training", "learning", "score", "threshold", "episodes"}
+
 
 @dataclass(frozen=True, slots=True)
 class Starts:
@@ -110,6 +112,16 @@ class Model:
             for name in ("stats", "known", "thresholds", "limits", "scored"):
                 named[f"start.{name}"] = getattr(self.starts, name)
         return named
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What lies below a configuration: how the model was fitted, without its place of work.
+
+        A folder, a broker or a number of threads is no part of a model.
+        """
+        base = self.config.model_dump(include=_OF_A_MODEL)
+        del base["model"]["file"]
+        return base
 
     def check_columns(self, features: tuple[str, ...], exogenous: tuple[str, ...]) -> None:
         """Raises ModelError unless the data has just the columns that the model was fitted on."""

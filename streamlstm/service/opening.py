@@ -18,24 +18,18 @@ from streamlstm.types import DeadLetter
 STDIN = STDOUT = "-"
 
 
-_OF_A_MODEL = {"input", "model", "training", "learning", "score", "threshold", "episodes"}
-
-
 def resolve(
     config: str | Path | Config | None, model: str | Path | None, overrides: Mapping[str, Any]
 ) -> tuple[Config, Model | None]:
     """Configuration and model; `model` is a file, else the configuration's `model.file` is it, if that is set.
 
-    The settings that the model was fitted with lie below the configuration's, without those of its place of work: a
-    folder, a broker or a number of threads is no part of a model.
+    The settings that the model was fitted with lie below the configuration's.
     """
     path = model or model_file(config, overrides=overrides)
     if path is None:
         return load(config, overrides=overrides), None
     found = load_model(path)
-    base = found.config.model_dump(include=_OF_A_MODEL)
-    del base["model"]["file"]
-    return load(config, overrides=overrides, base=base), found
+    return load(config, overrides=overrides, base=found.settings), found
 
 
 def open_source(
