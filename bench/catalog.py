@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 OURS = "ours"
-TIMES = ("ns/event", "ms at p99")
+TIMES = ("ns/event", "ps/multiply-add", "ms at p99")
 """Units whose values are compared: ours over a peer's."""
 
 SIZES = ((1, 32), (8, 64), (25, 80), (38, 128))
@@ -53,6 +54,8 @@ def _replay(events: int, form: str) -> str:
     return f"streams=1000,events={events},format={form}"
 
 
+_TORCH = ("torch",) if find_spec("torch") else ()  # large: it competes where it is installed
+_CELLS = ("peephole_lstm", "gru", "rnn_tanh", "rnn_relu")
 _KAFKA = {
     "decode": (OURS, "consumer_performance", "confluent", "kafka_python"),
     "scored": (OURS, "confluent_json", "kafka_python_json", "quix", "quix_state"),
@@ -77,9 +80,30 @@ CATALOG = {
         ),
         Benchmark(
             "step",
-            "8192 streams, one event each, one thread: bare step and whole compiled call against ONNX Runtime",
+            "8192 streams, one event each, one thread: bare step and whole compiled call against ONNX Runtime and sgemm",
             tuple(step_case(inputs, hidden, 8192) for inputs, hidden in SIZES),
-            (OURS, "onnxruntime", "compiled_call"),
+            (OURS, "onnxruntime", *_TORCH, "sgemm", "compiled_call", "compiled_call_two_threads"),
+            peers=("onnxruntime", *_TORCH, "sgemm"),
+        ),
+        Benchmark(
+            "cells",
+            "8192 streams: the bare step of every cell per multiply-add, the LSTM's over each other one's",
+            (step_case(8, 64, 8192),),
+            (OURS, *_CELLS),
+            peers=_CELLS,
+        ),
+        Benchmark(
+            "sequence",
+            "one stream through 10 000 steps of the bare layer in one call, against ONNX Runtime and PyTorch",
+            ("I=1,H=32,steps=10000",),
+            (OURS, "onnxruntime", *_TORCH),
+            peers=("onnxruntime", *_TORCH),
+        ),
+        Benchmark(
+            "scale",
+            "the whole compiled call, round robin over 1 000 to 1 000 000 streams",
+            tuple(f"I=1,H=32,streams={streams}" for streams in (1000, 10_000, 100_000, 1_000_000)),
+            (OURS,),
         ),
         Benchmark(
             "replay",

@@ -6,6 +6,7 @@ Disagreement where their outputs differ; `measure(case, contender, folder)` retu
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from bench.agreement import Disagreement
 def main(arguments: list[str]) -> int:
     """The exit status: 0, or 1 with one line on standard error."""
     what, name, case, contender, folder = arguments
+    if contender.endswith("two_threads"):
+        os.environ["NUMBA_NUM_THREADS"] = "2"  # read when Numba is imported
     module = importlib.import_module(f"bench.{name}")
     try:
         if what == "prepare":

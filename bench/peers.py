@@ -18,11 +18,7 @@ class OnnxLstm:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(_model(problem), options, providers=["CPUExecutionProvider"])
+        self.session = _session(_model(problem))
 
     def step(self, x: Float32, h: Float32, c: Float32) -> tuple[Float32, Float32]:
         """h and c (B, H) after x (B, I)."""
@@ -46,13 +42,34 @@ class OnnxLstm:
         return partial(self.session.run_with_iobinding, binding)
 
 
+def sequence(problem: Problem, x: Float32) -> Callable[[], Float32]:
+    """The only stream of the problem through x (T, I) in one `session.run`; h after each step (T, H)."""
+    session = _session(_model(problem, steps=len(x)))
+    given = {"X": x[:, None], "h": problem.h[None], "c": problem.c[None]}
+
+    def call() -> Float32:
+        out: Float32 = session.run(["Y"], given)[0][:, 0, 0]
+        return out
+
+    return call
+
+
 def onnx_gates(rows: Float32) -> Float32:
     """Rows of the gates i, f, g, o in ONNX's order i, o, f, c (its c is our g)."""
     i, f, g, o = np.split(rows, 4)
     return np.concatenate([i, o, f, g])
 
 
-def _model(problem: Problem) -> bytes:
+def _session(model: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _model(problem: Problem, steps: int | None = None) -> bytes:
+    """The node for one step, or with the output Y of each of `steps`."""
     B, I = problem.x.shape
     H = problem.h.shape[1]
     state = [1, B, H]
@@ -61,8 +78,11 @@ def _model(problem: Problem) -> bytes:
         "R": onnx_gates(problem.W_hh)[None],
         "bias": np.concatenate([onnx_gates(problem.bias), np.zeros_like(problem.bias)])[None],
     }
-    node = helper.make_node("LSTM", ["X", "W", "R", "bias", "", "h", "c"], ["", *_OUTPUTS], hidden_size=H)
-    inputs, outputs = {"X": [1, B, I], "h": state, "c": state}, dict.fromkeys(_OUTPUTS, state)
+    node = helper.make_node(
+        "LSTM", ["X", "W", "R", "bias", "", "h", "c"], ["Y" if steps else "", *_OUTPUTS], hidden_size=H
+    )
+    inputs: dict[str, list[int]] = {"X": [steps or 1, B, I], "h": state, "c": state}
+    outputs: dict[str, list[int]] = dict.fromkeys(_OUTPUTS, state) | ({"Y": [steps, 1, B, H]} if steps else {})
     graph = helper.make_graph(
         [node],
         "lstm_step",

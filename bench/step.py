@@ -1,6 +1,7 @@
 """Benchmark `step`: many streams, one event each, one thread."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ def check_step(case: str) -> None:
 
 def measure(case: str, contender: str, folder: Path) -> dict[str, float]:
     """Nanoseconds per event."""
-    call = _compiled_call(case, folder) if contender == "compiled_call" else step_call(case, contender)
+    if contender.startswith("compiled_call"):
+        call = _compiled_call(case, folder, threads=2 if contender.endswith("two_threads") else 1)
+    else:
+        call = step_call(case, contender)
     return {"ns/event": 1e9 * seconds_per_call(call) / numbers(case)["batch"]}
 
 
@@ -53,13 +57,22 @@ def step_call(case: str, contender: str) -> Callable[[], Any]:
         from bench.ours import OurLstm
 
         return OurLstm(problem).call()
+    if contender == "sgemm":
+        rng = np.random.default_rng(0)
+        rows = np.concatenate([problem.x, problem.h], axis=1)
+        weights = rng.standard_normal((rows.shape[1], len(problem.bias))).astype(np.float32)
+        return partial(np.dot, rows, weights, np.zeros((len(rows), len(problem.bias)), np.float32))
+    if contender == "torch":
+        from bench.torch_peer import step
+
+        return step(problem)
     from bench.peers import OnnxLstm
 
     peer = OnnxLstm(problem)
     return peer.bound_call() if contender == "onnxruntime_bound" else peer.call()
 
 
-def _compiled_call(case: str, folder: Path) -> Callable[[], Any]:
+def _compiled_call(case: str, folder: Path, threads: int) -> Callable[[], Any]:
     """The engine's call: normalise, skip, LSTM, readout, score, threshold and episode of every event."""
     import pyarrow as pa
 
@@ -78,6 +91,8 @@ def _compiled_call(case: str, folder: Path) -> Callable[[], Any]:
         nonlocal turn
         turn += 1
         time = np.full(B, turn * _TICK_NS)
-        detector.engine.score(detector.pool.rows, slots, time, series[turn % len(series)], row, 0, detail=False)
+        detector.engine.score(
+            detector.pool.rows, slots, time, series[turn % len(series)], row, 0, detail=False, threads=threads
+        )
 
     return call

@@ -28,7 +28,9 @@ def test_without_a_name_it_lists_the_benchmarks():
     done = bench()
     assert done.returncode == 0
     listed = [line.split()[0] for line in done.stdout.splitlines()]
-    assert listed == list(CATALOG) == ["single", "process", "step", "replay", "kafka"]
+    assert listed == list(CATALOG) == [
+        "single", "process", "step", "cells", "sequence", "scale", "replay", "kafka",
+    ]  # fmt: skip
 
 
 def test_an_unknown_name_is_a_usage_error():

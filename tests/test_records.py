@@ -336,7 +336,7 @@ print(faults)
 """
 
 
-@pytest.mark.parametrize("turns", [5_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turns", [5_000, pytest.param(1_000_000, marks=(pytest.mark.slow, pytest.mark.timeout(3600)))])
 def test_nothing_outside_a_batch_is_read_or_written(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for checked in ("0", "1"):  # unchecked, a read beyond the end ends the process
         monkeypatch.setenv("NUMBA_BOUNDSCHECK", checked)

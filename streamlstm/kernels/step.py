@@ -1,4 +1,4 @@
-"""The bare step of one layer for many streams: what a program calls that wants the cell and nothing around it."""
+"""The bare step of one layer, for many streams or along one sequence: for programs that want the cell and nothing else."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from streamlstm.kernels.calls import call_step
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.layout import TILE
 
-_ZERO = np.int64(0)
+_ZERO, _ONE = np.int64(0), np.int64(1)
 
 
 @jit
@@ -31,3 +31,23 @@ def step_batch(step, weights, H, x, slots, state, scratch):
                 scratch[at + I + k] = row[k]
         call_step(step, weights, _ZERO, I, H, scratch, _ZERO, ldz, slots, first, count, state, _ZERO, state.shape[1],
                   _ZERO, Hp)  # fmt: skip
+
+
+@jit
+def step_sequence(step, weights, H, x, slots, state, scratch, out_h):
+    """Steps one stream through a sequence in one call: x (T, I) float32; writes h after each step in out_h (T, H).
+
+    slots int32 (1) is the stream; the other arguments are those of `step_batch`.
+    """
+    T, I = x.shape
+    Hp = np.int64((H + LANES - 1) // LANES * LANES)
+    row = state[slots[0]]
+    for t in range(T):
+        for k in range(I):
+            scratch[k] = x[t, k]
+        for k in range(H):
+            scratch[I + k] = row[k]
+        call_step(step, weights, _ZERO, I, H, scratch, _ZERO, I + H, slots, _ZERO, _ONE, state, _ZERO, state.shape[1],
+                  _ZERO, Hp)  # fmt: skip
+        for k in range(H):
+            out_h[t, k] = row[k]

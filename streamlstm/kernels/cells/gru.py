@@ -26,7 +26,8 @@ def _finish(units: Units) -> None:
     units.write_h(b.fdiv(top, b.fmul(b.fadd(one, en), b.fadd(one, ez))))
 
 
-_step = make_step(4, 0, _finish)
+_OF_INPUTS, _OF_H = (0, 1, 2), (0, 1, 3)
+_step = make_step(4, 0, _finish, (_OF_INPUTS, _OF_H))
 
 
 @c_function(STEP)
@@ -74,4 +75,4 @@ def backward(vectors, gates, kept, extra, dh, carry, out_vectors, B, Hp):
             up[u] = through
 
 
-GRU = Cell("gru", 4, step, forward, backward, input_gates=(0, 1, 2), recurrent_gates=(0, 1, 3))
+GRU = Cell("gru", 4, step, forward, backward, input_gates=_OF_INPUTS, recurrent_gates=_OF_H)

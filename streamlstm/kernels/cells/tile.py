@@ -12,7 +12,7 @@ Weights of a layer are P panels after one another, each (1 + K, G U) float32: th
 further vectors, U values each. Units beyond H have zero weights and stay exactly zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numba import types
@@ -73,10 +73,16 @@ class Units:
         return self.e.exp(self.e.builder.fmul(self.e.clamp(x, SATURATION / scale), self.e.constant(-scale)))
 
 
-def make_step(gates: int, vectors: int, finish: Callable[[Units], None]) -> Any:
+def make_step(
+    gates: int,
+    vectors: int,
+    finish: Callable[[Units], None],
+    reading: tuple[Sequence[int], Sequence[int]] | None = None,
+) -> Any:
     """Intrinsic: one step of `count` rows of slots, arguments as in STEP; `finish` writes h (and c) from the gates' sums.
 
-    Every row's bits are independent of the other rows.
+    `reading` names the gates that read the inputs, and those that read h, where these are not all of them. Every row's
+    bits are independent of the other rows.
     """
     panel_width = gates * UNITS
     rows = min(_ACCUMULATORS // gates, 12)
@@ -96,12 +102,27 @@ def make_step(gates: int, vectors: int, finish: Callable[[Units], None]) -> Any:
                 starts = [b.mul(b.add(first, I64(r)), ldz) for r in range(height)]
                 matrix = b.add(panel, I64(panel_width))
                 bias = [e.load(weights, b.add(panel, I64(v * UNITS))) for v in range(gates)]
-                sums = e.accumulate(
-                    [list(bias) for _ in range(height)],
-                    K,
-                    lambda v, k: e.load(weights, b.add(b.add(matrix, b.mul(k, I64(panel_width))), I64(v * UNITS))),
-                    lambda r, k: e.broadcast(z, b.add(starts[r], k)),
-                )
+                sums = [list(bias) for _ in range(height)]
+
+                def add(some: Sequence[int], origin: Any, terms: Any) -> None:
+                    at = b.add(matrix, b.mul(origin, I64(panel_width)))
+                    added = e.accumulate(
+                        [[row[gate] for gate in some] for row in sums],
+                        terms,
+                        lambda v, k: e.load(
+                            weights, b.add(b.add(at, b.mul(k, I64(panel_width))), I64(some[v] * UNITS))
+                        ),
+                        lambda r, k: e.broadcast(z, b.add(b.add(starts[r], origin), k)),
+                    )
+                    for row, new in zip(sums, added, strict=True):
+                        for gate, value in zip(some, new, strict=True):
+                            row[gate] = value
+
+                if reading:
+                    add(reading[0], I64(0), I)
+                    add(reading[1], I, H)
+                else:
+                    add(range(gates), I64(0), K)
                 further = b.add(matrix, b.mul(K, I64(panel_width)))
                 for r in range(height):
                     slot = b.sext(b.load(b.gep(slots, [b.add(first, I64(r))])), I64(0).type)
