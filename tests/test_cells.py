@@ -309,4 +309,4 @@ def test_a_model_of_another_cell_is_refused(synthetic: Make) -> None:
     config = Config.model_validate({"model": {"cell": "gru", "hidden_size": 4}, "training": {"updates": 1}})
     model = fit(synthetic(streams=1), config, ("value",))
     with pytest.raises(ModelError, match=r"has cell gru, the configuration says lstm; leave model\.cell out"):
-        Detector({"model": {"hidden_size": 4}}, model=model)
+        Detector({"model": {"cell": "lstm"}}, model=model)

@@ -17,6 +17,7 @@ from streamlstm.kernels.cells import CELLS, Cell, Layer
 from streamlstm.kernels.online import write_weights
 from streamlstm.kernels.optimisers import ADAM, OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.kernels.ridge import add_moments, solve_ridge
+from streamlstm.learn import bptt
 from streamlstm.learn.bptt import Progress, Series, make_lanes
 from streamlstm.learn.fit import LEAST_ROWS, Recording, fit
 from streamlstm.learn.schedules import rate_at
@@ -24,6 +25,7 @@ from streamlstm.model.files import FORMAT, load_model, save_model
 from streamlstm.model.layout import make_layout
 from streamlstm.model.network import Model
 from streamlstm.model.parameters import initial_theta, matrices, network_theta, theta_network
+from streamlstm.report.training import training_section
 
 Make = Callable[..., dict[str, Recording]]
 PADDED = 16
@@ -445,3 +447,78 @@ def test_a_model_for_other_columns(model: Model) -> None:
         Detector(model=model, features=("a",))
     with pytest.raises(ModelError, match="has hidden_size 8, the configuration says 16"):
         Detector({"model": {"hidden_size": 16}}, model=model)
+
+
+# Interrupted trainings.
+
+
+class _Interrupter:
+    """Raises KeyboardInterrupt after some updates, as Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, progress: Any) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("after", [1, 7, 23, 59])
+def test_an_interrupted_training_goes_on_to_the_same_model(synthetic: Make, tmp_path: Path, after: int) -> None:
+    data = synthetic(features=2)
+    config = small(window=16, lanes=4, dropout=0.1, recurrent_dropout=0.2, optimiser="adamw", holdout=0.2, patience=50)
+    kept = tmp_path / "training"
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, config, ("a", "b"), on_progress=_Interrupter(after), checkpoint=kept)
+    with pytest.raises(KeyboardInterrupt):  # and once more
+        fit(data, config, ("a", "b"), on_progress=_Interrupter(1), checkpoint=kept)
+    resumed = fit(data, config, ("a", "b"), checkpoint=kept)
+    assert not kept.exists()
+    straight = fit(data, config, ("a", "b"))
+    assert resumed.hash == straight.hash
+    assert resumed.training["curve"] == straight.training["curve"]
+    assert [name for name in straight.training if straight.training[name] != resumed.training[name]] == ["seconds"]
+
+
+def test_an_update_that_was_cut_in_two_counts_for_nothing(
+    synthetic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, kept, calls = synthetic(), tmp_path / "training", 0
+    step = bptt.update_parameters
+
+    def cut(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        step(*arguments)
+        if calls == 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(bptt, "update_parameters", cut)
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, small(), ("a",), checkpoint=kept)
+    monkeypatch.undo()
+    assert fit(data, small(), ("a",), checkpoint=kept).hash == fit(data, small(), ("a",)).hash
+
+
+def test_another_training_is_not_taken_for_this_one(synthetic: Make, tmp_path: Path) -> None:
+    kept = tmp_path / "training"
+    with pytest.raises(KeyboardInterrupt):
+        fit(synthetic(), small(), ("a",), on_progress=_Interrupter(3), checkpoint=kept)
+    for data, config in ((synthetic(seed=1), small()), (synthetic(), small(rate=1e-2))):
+        with pytest.raises(ModelError, match="a training of other data or settings; remove it to begin anew"):
+            fit(data, config, ("a",), checkpoint=kept)
+    kept.write_bytes(kept.read_bytes()[:-5])
+    with pytest.raises(ModelError, match="damaged"):
+        fit(synthetic(), small(), ("a",), checkpoint=kept)
+
+
+def test_the_report_shows_how_the_training_went(synthetic: Make) -> None:
+    training = fit(synthetic(), small(holdout=0.2), ("a",)).training
+    assert [point[0] for point in training["curve"]] == list(range(1, 61))
+    section = training_section(training)
+    assert section.count("<path") == 5  # two curves, their two legends and the axes
+    assert "60 updates" in section
+    assert "nan" not in section
+    assert training_section({}) == ""
+    assert training_section({"curve": [[1, None, None], [2, None, None]]}) == ""

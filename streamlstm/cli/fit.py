@@ -24,6 +24,12 @@ def fit(
     log: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write each update as a JSON line: losses, step size, speed.")
     ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Keep an interrupted training there, and go on from it; gone when it is done."
+        ),
+    ] = None,
     dead_letters: DeadLetters = DEAD_LETTERS,
     settings: Settings = None,
 ) -> None:
@@ -31,7 +37,8 @@ def fit(
     with Bar("training") as bar:
         fitted = fit_files(
             inputs, model, config=config, overrides=overrides(settings), until=until, label=labels,
-            dead_letters=dead_letters, log=log, on_note=note, on_progress=lambda progress: show(bar, progress),
+            dead_letters=dead_letters, log=log, checkpoint=checkpoint, on_note=note,
+            on_progress=lambda progress: show(bar, progress),
         )  # fmt: skip
     output.print(f"{model}: {told(fitted)}", markup=False, soft_wrap=True)
 

@@ -49,7 +49,7 @@ def show(
             continue
         text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
         if isinstance(value, dict):
-            text = "".join(f"\n  {key}: {entry}" for key, entry in value.items())
+            text = "".join(f"\n  {key}: {entry}" for key, entry in value.items() if key != "curve")
         output.print(f"{name}: {text}", markup=False, soft_wrap=True)
 
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from streamlstm.errors import InputError
 from streamlstm.kernels.bptt import draw_masks, make_work, window_gradient
 from streamlstm.kernels.layout import PADDED
 from streamlstm.kernels.optimisers import OPTIMISERS, clip_gradient, update_parameters
+from streamlstm.learn.checkpoint import Checkpoint, Course
 from streamlstm.learn.schedules import rate_at
 from streamlstm.model.layout import Layout
 from streamlstm.model.parameters import initial_theta, matrices
 from streamlstm.types import Float32
 
 _CHECKS = 12  # looks at the held-out tail in one training
+_POINTS = 100  # of the loss curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,108 +58,158 @@ class _Lanes:
 
 
 def train_lstm(
-    series: list[Series], config: Config, layout: Layout, on_progress: Callable[[Progress], None] | None
+    series: list[Series],
+    config: Config,
+    layout: Layout,
+    on_progress: Callable[[Progress], None] | None,
+    checkpoint: str | Path | None = None,
 ) -> tuple[Float32, dict[str, Any]]:
     """Parameters (flat, as in `kernels.bptt`) with the least held-out loss, and a summary of the training.
 
     The untrained network, whose readout is zero, is among the candidates: an LSTM that does not better the skip on the
-    held-out tail is not used. Without `holdout` the last parameters are kept.
+    held-out tail is not used. Without `holdout` the last parameters are kept. `checkpoint` is a file where an interrupted
+    training is kept and goes on from, with the same bits as one that was not; at the end it is gone.
     """
-    settings = config.training
-    I, D = series[0].inputs.shape[1], series[0].target.shape[1]
-    Hp, L, O, T = int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs, settings.window
-    cell = layout.cell.kernels()
-    theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
-    cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]
-    fitted = make_lanes(
-        [Series(s.inputs[:n], s.target[:n]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
-    )
-    held = make_lanes(
-        [Series(s.inputs[n:], s.target[n:]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
-    )
-    first, second, gradient = (np.zeros_like(theta) for _ in range(3))
-    optimiser = OPTIMISERS[settings.optimiser]
-    drops, rng = settings.dropout + settings.recurrent_dropout > 0, np.random.default_rng(settings.seed)
-    decay = np.float32(settings.weight_decay) * matrices(layout.cell, I, layout.hidden_size, Hp, L, O)
-    huber = settings.huber if settings.loss == "huber" else math.inf
-    nothing = np.zeros(0, np.float32)
-    works: dict[int, Any] = {}
+    training = _Training(series, config, layout)
+    kept = Checkpoint(checkpoint, config, series) if checkpoint is not None else None
+    if kept is not None and (found := kept.read(training.course)) is not None:
+        training.course = found
+    elif training.held:
+        training.begin()
+    began, before = time.perf_counter(), training.course.rows
+    whole = training.course
+    try:
+        while not training.done():
+            if kept is not None:
+                whole = training.course.copy()  # an update may be cut in two
+                kept.write_at_times(whole)
+            training.update()
+            if on_progress is not None:
+                course, seconds = training.course, max(time.perf_counter() - began, 1e-9)
+                on_progress(
+                    Progress(
+                        course.update, config.training.updates, course.loss, course.held_loss, course.rate,
+                        (course.rows - before) / seconds,
+                    )
+                )  # fmt: skip
+    except KeyboardInterrupt:
+        if kept is not None:
+            kept.write(whole)
+        raise
+    if kept is not None:
+        kept.remove()
+    return training.course.best, training.summary()
 
-    def run(lanes: _Lanes, begin: int, h: Float32, c: Float32, scale: float, out: Float32) -> float:
-        x, target = lanes.inputs[begin : begin + T], lanes.target[begin : begin + T]
-        B = x.shape[1]
-        if B not in works:
-            works[B] = make_work(cell, T, B, I, Hp, L, O)
-        if drops:
-            draw_masks(works[B], settings.dropout, settings.recurrent_dropout, rng if len(out) else None)
-        return float(
-            window_gradient(
-                cell,
-                theta,
-                x.reshape(-1),
-                target.reshape(-1),
-                h,
-                c,
-                T,
-                B,
-                I,
-                Hp,
-                L,
-                D,
-                O,
-                huber,
-                scale,
-                works[B],
-                out,
-            )
+
+class _Training:
+    """The updates of one training, and where it stands (`course`)."""
+
+    def __init__(self, series: list[Series], config: Config, layout: Layout) -> None:
+        settings, T = config.training, config.training.window
+        I, self._targets = series[0].inputs.shape[1], series[0].target.shape[1]
+        Hp, L, O = int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs
+        self._settings, self._cell = settings, layout.cell.kernels()
+        self._sizes = I, Hp, L, O
+        theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
+        cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]
+        self._fitted = make_lanes(
+            [Series(s.inputs[:n], s.target[:n]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
         )
+        self.held = make_lanes(
+            [Series(s.inputs[n:], s.target[n:]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
+        )
+        self._gradient = np.zeros_like(theta)
+        self._decay = np.float32(settings.weight_decay) * matrices(layout.cell, I, layout.hidden_size, Hp, L, O)
+        self._huber = settings.huber if settings.loss == "huber" else math.inf
+        self._drops = settings.dropout + settings.recurrent_dropout > 0
+        self._works: dict[int, Any] = {}
+        self.course = Course.begun(theta, settings.seed)
 
-    def held_out_loss() -> float:
+    def begin(self) -> None:
+        """Looks at the untrained network."""
+        course = self.course
+        course.best_loss = course.untrained = course.held_loss = self._held_out_loss()
+
+    def done(self) -> bool:
+        """Whether no update follows."""
+        return self.course.update >= self._settings.updates or self.course.worse >= self._settings.patience
+
+    def update(self) -> None:
+        """The next window: its gradient, clipped, and a step along it; now and then a look at the held-out tail."""
+        settings, course, T = self._settings, self.course, self._settings.window
+        _, Hp, L, _ = self._sizes
+        lanes = self._fitted[course.group]
+        n, B = lanes.inputs.shape[:2]
+        if course.begin == 0:
+            course.h, course.c = (np.zeros(L * B * Hp, np.float32) for _ in range(2))
+        gradient = self._gradient
+        gradient[:] = 0
+        course.loss = self._run(lanes, course.begin, course.h, course.c, 1 / (B * T), gradient) / self._targets
+        course.update += 1
+        course.rows += B * T
+        if not math.isfinite(clip_gradient(gradient, settings.clip_norm, settings.clip_value or math.inf)):
+            raise InputError(
+                f"fit: the gradient is not finite at update {course.update}; lower training.rate ({settings.rate})"
+            )
+        course.rate = rate_at(settings.schedule, settings.rate, course.update, settings.updates)
+        update_parameters(
+            OPTIMISERS[settings.optimiser], course.theta, gradient, course.first, course.second, self._decay,
+            course.update, course.rate,
+        )  # fmt: skip
+        if course.update % max(1, settings.updates // _CHECKS) == 0 or course.update == settings.updates:
+            self._look()
+        if course.update % max(1, settings.updates // _POINTS) == 0:
+            course.curve.append((course.update, course.loss, course.held_loss))
+        course.begin += T
+        if course.begin >= n:
+            course.begin, course.group = 0, (course.group + 1) % len(self._fitted)
+
+    def _look(self) -> None:
+        course = self.course
+        if self.held:
+            course.held_loss = self._held_out_loss()
+            course.worse = 0 if course.held_loss < course.best_loss else course.worse + 1
+        if not self.held or course.held_loss < course.best_loss:
+            course.best, course.best_loss, course.best_update = course.theta.copy(), course.held_loss, course.update
+
+    def _held_out_loss(self) -> float:
+        _, Hp, L, _ = self._sizes
+        nothing = np.zeros(0, np.float32)
         total, values = 0.0, 0
-        for lanes in held:
+        for lanes in self.held:
             h, c = (np.zeros(L * lanes.inputs.shape[1] * Hp, np.float32) for _ in range(2))
-            total += sum(run(lanes, begin, h, c, 1.0, nothing) for begin in range(0, len(lanes.inputs), T))
+            for begin in range(0, len(lanes.inputs), self._settings.window):
+                total += self._run(lanes, begin, h, c, 1.0, nothing)
             values += lanes.values
         return total / max(values, 1)
 
-    best, best_loss, best_update, worse = theta.copy(), held_out_loss() if held else math.inf, 0, 0
-    untrained = best_loss
-    began, update, rows, loss, held_loss = time.perf_counter(), 0, 0, math.nan, best_loss
-    every = max(1, settings.updates // _CHECKS)
-    while update < settings.updates and worse < settings.patience:
-        for lanes in fitted:
-            n, B = lanes.inputs.shape[:2]
-            h, c = (np.zeros(L * B * Hp, np.float32) for _ in range(2))
-            for begin in range(0, n, T):
-                if update == settings.updates or worse == settings.patience:
-                    break
-                gradient[:] = 0
-                loss = run(lanes, begin, h, c, 1 / (B * T), gradient) / D
-                update += 1
-                rows += B * T
-                if not math.isfinite(clip_gradient(gradient, settings.clip_norm, settings.clip_value or math.inf)):
-                    raise InputError(
-                        f"fit: the gradient is not finite at update {update}; lower training.rate ({settings.rate})"
-                    )
-                rate = rate_at(settings.schedule, settings.rate, update, settings.updates)
-                update_parameters(optimiser, theta, gradient, first, second, decay, update, rate)
-                if update % every == 0 or update == settings.updates:
-                    if held:
-                        held_loss = held_out_loss()
-                        worse = 0 if held_loss < best_loss else worse + 1
-                    if not held or held_loss < best_loss:
-                        best, best_loss, best_update = theta.copy(), held_loss, update
-                if on_progress is not None:
-                    seconds = max(time.perf_counter() - began, 1e-9)
-                    on_progress(Progress(update, settings.updates, loss, held_loss, rate, rows / seconds))
-    summary = {
-        "updates": update,
-        "best_update": best_update,
-        "loss": _number(loss),
-        "held_out_loss": _number(best_loss),
-        "held_out_loss_of_skip": _number(untrained),
-    }
-    return best, summary
+    def _run(self, lanes: _Lanes, begin: int, h: Float32, c: Float32, scale: float, out: Float32) -> float:
+        settings, (I, Hp, L, O), T = self._settings, self._sizes, self._settings.window
+        x, target = lanes.inputs[begin : begin + T], lanes.target[begin : begin + T]
+        B = x.shape[1]
+        if B not in self._works:
+            self._works[B] = make_work(self._cell, T, B, I, Hp, L, O)
+        if self._drops:
+            rng = self.course.rng if len(out) else None
+            draw_masks(self._works[B], settings.dropout, settings.recurrent_dropout, rng)
+        return float(
+            window_gradient(
+                self._cell, self.course.theta, x.reshape(-1), target.reshape(-1), h, c, T, B, I, Hp, L, self._targets, O,
+                self._huber, scale, self._works[B], out,
+            )
+        )  # fmt: skip
+
+    def summary(self) -> dict[str, Any]:
+        """What the training came to; `curve` are update, loss and held-out loss at up to 100 points."""
+        course = self.course
+        return {
+            "updates": course.update,
+            "best_update": course.best_update,
+            "loss": _number(course.loss),
+            "held_out_loss": _number(course.best_loss),
+            "held_out_loss_of_skip": _number(course.untrained),
+            "curve": [[update, _number(loss), _number(held)] for update, loss, held in course.curve],
+        }
 
 
 def _number(value: float) -> float | None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,11 @@ def fit(
     features: tuple[str, ...],
     exogenous: tuple[str, ...] = (),
     on_progress: Callable[[Progress], None] | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Model:
     """A model of all recordings by key, in one thread and, for one seed, the same bits each time.
+
+    `checkpoint` is a file where an interrupted training is kept, from which the next call goes on.
 
     Raises InputError where no recording has `LEAST_ROWS` records, or a feature has no value at all.
     """
@@ -86,7 +90,7 @@ def fit(
     residuals = [_residuals(s, skip) for s in series]
     scale = np.maximum(np.sqrt(np.nanmean(np.concatenate(residuals) ** 2, axis=0)), 1e-3).astype(np.float32)
     lanes = [Series(s.inputs, residual / scale) for s, residual in zip(series, residuals, strict=True)]
-    theta, summary = train_lstm(lanes, config, layout, on_progress)
+    theta, summary = train_lstm(lanes, config, layout, on_progress, checkpoint)
     network = theta_network(
         layout.cell,
         theta,

@@ -8,6 +8,7 @@ from importlib.resources import files
 from math import isnan
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 from plotly.offline import get_plotlyjs
@@ -17,6 +18,7 @@ from streamlstm.evaluate import Result, Windows
 from streamlstm.report.embed import embed_stream, known_peak, script_json, span
 from streamlstm.report.quality import quality_section
 from streamlstm.report.series import SeriesCollector, StreamSummary
+from streamlstm.report.training import training_section
 from streamlstm.types import NO_TIME, Episode, Int64
 
 MAX_BYTES = 10_000_000
@@ -56,6 +58,7 @@ class _Contents:
     versions: Mapping[str, str]
     labels: Windows | None
     evaluation: Result | None
+    training: Mapping[str, Any]
 
 
 def write_report(
@@ -70,11 +73,12 @@ def write_report(
     labels: Windows | None = None,
     evaluation: Result | None = None,
     stages: Mapping[str, str] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a self-contained report, below 10 MB, to `path`.
 
     `summary` and `versions` are shown as they are, in their order. `stages` tells, for streams that need another word
-    than the stage of their last record, what to show instead.
+    than the stage of their last record, what to show instead; `training` is the summary in a model.
     """
     by_key: dict[str, list[Episode]] = {}
     for episode in episodes:
@@ -95,6 +99,7 @@ def write_report(
         versions=versions,
         labels=labels,
         evaluation=evaluation,
+        training=training or {},
     )
     listed = 1.0
     while len(page := _page(contents, listed).encode("utf-8", "replace")) > MAX_BYTES and listed > 1e-3:
@@ -128,6 +133,7 @@ def _page(contents: _Contents, listed: float) -> str:
         quality_section(contents.evaluation) if contents.evaluation is not None else "",
         _streams_section(contents, streams, position),
         _episodes_section(contents, {s.key: s.timed for s in contents.streams}, position, listed),
+        training_section(contents.training),
         _details(contents),
     ]
     here = files("streamlstm.report")

@@ -165,6 +165,7 @@ def replay(
             versions=versions() | {"model": found.hash if found else NO_MODEL},
             labels=windows,
             evaluation=result,
+            training=found.training if found else None,
         )
     return summary
 

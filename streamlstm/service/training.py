@@ -34,19 +34,21 @@ def fit_files(
     label: str | None = None,
     dead_letters: str = "dead-letters.jsonl",
     log: str | None = None,
+    checkpoint: str | None = None,
     on_note: Callable[[str], None] = lambda note: None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Model:
     """Fits a model on `inputs`, up to the time or the fraction of each stream `until`, and writes it to `model`.
 
-    `label` names a 0/1 column that is no feature; `log` a file that gets each update of the training as a JSON line.
+    `label` names a 0/1 column that is no feature; `log` a file that gets each update of the training as a JSON line,
+    `checkpoint` one where an interrupted training is kept, from which the next one goes on.
     """
     settings = load(config, overrides=overrides or {})
     end = None if until is None else 1.0 if until in ("1", "1.0") else parse_start(until, "--until")
     letters = DeadLetterFile(dead_letters)
     try:
         source = open_source(inputs, settings, None, label=label, on_dead_letter=letters, on_note=on_note)
-        check_outputs([model, dead_letters, log], [*source.paths, config_path(config)])
+        check_outputs([model, dead_letters, log, checkpoint], [*source.paths, config_path(config)])
         recordings = read_recordings(source, end)
     finally:
         letters.close()
@@ -67,7 +69,7 @@ def fit_files(
             if on_progress is not None:
                 on_progress(progress)
 
-        fitted = fit(recordings, settings, columns.features, columns.exogenous, tell)
+        fitted = fit(recordings, settings, columns.features, columns.exogenous, tell, checkpoint)
     save_model(fitted, model)
     return fitted
 
