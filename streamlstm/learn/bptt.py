@@ -158,8 +158,11 @@ class _Training:
         )  # fmt: skip
         if course.update % max(1, settings.updates // _CHECKS) == 0 or course.update == settings.updates:
             self._look()
-        if course.update % max(1, settings.updates // _POINTS) == 0:
-            course.curve.append((course.update, course.loss, course.held_loss))
+        every = max(1, settings.updates // _POINTS)
+        course.since += course.loss / every
+        if course.update % every == 0:
+            course.curve.append((course.update, course.since, course.held_loss))
+            course.since = 0.0
         course.begin += T
         if course.begin >= n:
             course.begin, course.group = 0, (course.group + 1) % len(self._fitted)
@@ -200,7 +203,7 @@ class _Training:
         )  # fmt: skip
 
     def summary(self) -> dict[str, Any]:
-        """What the training came to; `curve` are update, loss and held-out loss at up to 100 points."""
+        """What the training came to; `curve` are update, mean loss since the point before, held-out loss."""
         course = self.course
         return {
             "updates": course.update,

@@ -47,6 +47,7 @@ class Course:
     worse: int = 0
     rows: int = 0
     loss: float = math.nan
+    since: float = 0.0  # mean loss since the last point of the curve
     held_loss: float = math.inf
     best_loss: float = math.inf
     untrained: float = math.inf

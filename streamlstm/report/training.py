@@ -44,6 +44,6 @@ def training_section(training: Mapping[str, Any]) -> str:
 <h2>Training of the model</h2>
 <div class="card"><svg viewBox="0 0 {_WIDE} {_HIGH}" width="100%" style="max-width:{_WIDE}px" font-size="11"
  fill="currentColor" role="img" aria-label="loss over updates"><path d="M{_LEFT} 8 V{_HIGH - _UNDER} H{_WIDE - 8}" fill="none"
- stroke="currentColor" stroke-opacity=".35"/>{ticks}{ends}{"".join(drawn)}</svg>
-<p class="note">Loss per value over the updates. {" ".join(named)} {note}</p></div>
+ stroke="currentColor" stroke-opacity=".35"/>{ticks}{ends}{"".join(drawn)}</svg></div>
+<p class="note">Loss per value over the updates. {" ".join(named)}. {note}</p>
 </section>"""
