@@ -102,6 +102,7 @@ class Learning(Section):
     learning_rows: Rows = 100
     calibrating_rows: Rows = 300
     extreme_margin: Annotated[float, Field(ge=0, le=100)] = 0.05  # of the range shown so far; 0: no such rule
+    max_known_streams: Annotated[int, Field(ge=64)] | None = None  # of a partition; others are forgotten
 
 
 class Score(Section):

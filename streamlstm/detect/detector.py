@@ -44,6 +44,8 @@ from streamlstm.types import NO_TIME, Episode, EventBatch, Float64, Int32, Int64
 
 CALL = "call"
 """Source of records that a program hands over itself; their rows are counted from 0."""
+_LOOKED_THROUGH = 1024
+"""Records of a batch that are looked through for streams to be forgotten, once some of it had to be scored before."""
 
 
 class Detector:
@@ -98,7 +100,10 @@ class Detector:
             getattr(model.config, part) == getattr(self.config, part) for part in ("threshold", "score")
         )
         limit = self.config.runtime.max_streams
-        self.pool = StreamPool(self.layout, model.starts if model else None, keep_thresholds=keep, limit=limit)
+        self.pool = StreamPool(
+            self.layout, model.starts if model else None, keep_thresholds=keep, limit=limit,
+            most_known=self.config.learning.max_known_streams,
+        )  # fmt: skip
         self.engine = Engine(self.config, self.layout, model)
         self.log = EpisodeLog(features)
         self._slots: dict[str, int] = {}
@@ -112,9 +117,14 @@ class Detector:
         single.take(values)
         slot = self._slots.get(key)
         if slot is None:
-            stream = self.pool.stream(key)
-            slot = int(self.pool.slots(np.array([stream], np.int32))[0])
-            if self.config.runtime.max_streams is None:  # else rows move
+            recency = self.pool.recency
+            if recency is not None:
+                self.pool.take(pa.array([key], pa.string()))
+            streams = np.array([self.pool.stream(key)], np.int32)
+            slot = int(self.pool.slots(streams)[0])
+            if recency is not None:
+                recency.touch(streams)
+            elif self.config.runtime.max_streams is None:  # else rows move
                 self._slots[key] = slot
         row = self.rows_of_calls
         self.rows_of_calls = row + 1
@@ -163,8 +173,22 @@ class Detector:
         if limit is not None and len(batch) > limit:  # as many records name no more streams
             parts = [batch.part(at, min(at + limit, len(batch))) for at in range(0, len(batch), limit)]
             return ScoredBatch.joined([self.process_events(part, detail=detail) for part in parts])
-        streams = self.pool.streams(batch.keys)
+        taken = self.pool.take(batch.keys)
+        if taken == len(batch):
+            return self._score(batch, detail=detail)
+        done = [self._score(batch.part(0, taken), detail=detail)]
+        while taken < len(batch):
+            rest = batch.part(taken, min(taken + _LOOKED_THROUGH, len(batch)))
+            some = self.pool.take(rest.keys)
+            done.append(self._score(rest.part(0, some), detail=detail))
+            taken += some
+        return ScoredBatch.joined(done)
+
+    def _score(self, batch: EventBatch, *, detail: bool) -> ScoredBatch:
+        x, streams = batch.x, self.pool.streams(batch.keys)
         slots = self.pool.slots(streams)
+        if self.pool.recency is not None:
+            self.pool.recency.touch(streams)
         if len(batch) and batch.row[0] <= self.restored_to:
             new = np.flatnonzero(batch.row > self.pool.rows.marks[slots, LAST_ROW])
             batch, streams, slots = batch.take(new), streams[new], slots[new]

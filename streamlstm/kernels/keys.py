@@ -8,7 +8,7 @@ from streamlstm.kernels.decode.words import load
 _SEED, _PRIME = np.uint64(14695981039346656037), np.uint64(0xD6E8FEB86659FD93)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _FOLD, _BYTE = np.uint64(32), np.uint64(8)
-EMPTY = np.int32(-1)
+EMPTY, FORGOTTEN = np.int32(-1), np.int32(-2)
 
 
 @jit
@@ -63,43 +63,76 @@ def rebuild_table(table, hashes, count):
 
 
 @jit
-def place_of(data, start, end, value, table, hashes, arena, ends):
+def forget_slots(table, hashes, slots):
+    """Marks the places of `slots` int32 as forgotten: a search goes on behind them, a new key takes none of them."""
+    mask = np.uint64(table.shape[0] - 1)
+    for slot in slots:
+        at = hashes[slot] & mask
+        while table[at] != slot:
+            at = (at + np.uint64(1)) & mask
+        table[at] = FORGOTTEN
+
+
+@jit
+def gather_bytes(arena, spans, first, out_ends, out_data):
+    """Writes the bytes of slots first, first + 1, .. side by side, and where each ends in out_ends int64 (n + 1)."""
+    out_ends[0] = 0
+    for j in range(out_ends.shape[0] - 1):
+        start, end = spans[first + j, 0], spans[first + j, 1]
+        for k in range(end - start):
+            out_data[out_ends[j] + k] = arena[start + k]
+        out_ends[j + 1] = out_ends[j] + end - start
+
+
+@jit
+def place_of(data, start, end, value, table, hashes, arena, spans):
     """The place in `table` of the key in bytes start .. end of data with hash `value`, or the free place it would take."""
     mask = np.uint64(table.shape[0] - 1)
     at = value & mask
     while table[at] != EMPTY:
         slot = table[at]
-        size = ends[slot + 1] - ends[slot]
-        if hashes[slot] == value and size == end - start and same_bytes(arena, ends[slot], data, start, size):
-            return at
+        if slot != FORGOTTEN and hashes[slot] == value:
+            size = spans[slot, 1] - spans[slot, 0]
+            if size == end - start and same_bytes(arena, spans[slot, 0], data, start, size):
+                return at
         at = (at + np.uint64(1)) & mask
     return at
 
 
 @jit
-def find_slot(data, size, table, hashes, arena, ends):
-    """The slot of the key in the first `size` bytes of data uint8, or EMPTY."""
-    value = key_hash(data, 0, size)
-    return table[place_of(data, 0, size, value, table, hashes, arena, ends)]
-
-
-@jit
-def lookup_batch(data, offsets, count, table, hashes, arena, ends, known, out_slots):
-    """Writes the slots of `count` keys and returns how many streams are known after it.
-
-    data uint8 and offsets int32 (count + 1): the keys; arena uint8 and ends int64 (>= known + count + 1): bytes of the
-    known keys, slot s at ends[s] .. ends[s + 1]; new keys are appended. table and arena must have room for all.
-    """
+def find_batch(data, offsets, count, table, hashes, arena, spans, out_slots):
+    """Writes the slot of each of `count` keys, EMPTY where it is not known; data uint8 and offsets int32 (count + 1)."""
     for j in range(count):
         start, end = np.int64(offsets[j]), np.int64(offsets[j + 1])
         value = key_hash(data, start, end)
-        at = place_of(data, start, end, value, table, hashes, arena, ends)
+        out_slots[j] = table[place_of(data, start, end, value, table, hashes, arena, spans)]
+
+
+@jit
+def lookup_batch(data, offsets, count, table, hashes, arena, spans, free, known, used, out_slots):
+    """Writes the slots of `count` keys; returns how many slots were ever given, the arena's bytes in use, what `free` gave.
+
+    data uint8 and offsets int32 (count + 1): the keys; spans int64 (n, 2): where the bytes of each slot's key lie in arena
+    uint8. A new key takes the next of `free` int32, then the next slot beyond the `known` ones; table, spans and arena must
+    have room for all.
+    """
+    taken = 0
+    for j in range(count):
+        start, end = np.int64(offsets[j]), np.int64(offsets[j + 1])
+        value = key_hash(data, start, end)
+        at = place_of(data, start, end, value, table, hashes, arena, spans)
         if table[at] == EMPTY:
-            table[at] = np.int32(known)
-            hashes[known] = value
+            slot = np.int64(known)
+            if taken < free.shape[0]:
+                slot = np.int64(free[taken])
+                taken += 1
+            else:
+                known += 1
+            table[at] = np.int32(slot)
+            hashes[slot] = value
             for k in range(end - start):
-                arena[ends[known] + k] = data[start + k]
-            ends[known + 1] = ends[known] + end - start
-            known += 1
+                arena[used + k] = data[start + k]
+            spans[slot, 0], spans[slot, 1] = used, used + end - start
+            used += end - start
         out_slots[j] = table[at]
-    return known
+    return known, used, taken

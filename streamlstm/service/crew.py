@@ -84,6 +84,11 @@ class Crew:
                 "--workers: shared weights that learn have one copy, which all records pass in their order; "
                 "give a --model with learning.mode: frozen, or leave --workers out"
             )
+        if config.learning.max_known_streams is not None:
+            raise UsageError(
+                "--workers: which stream learning.max_known_streams forgets depends on all of them; "
+                "leave one of the two out"
+            )
         self.config, self.model, self.features = config, model, features
         self._keys = KeyTable()
         self._closed: list[Episode] = []

@@ -66,6 +66,7 @@ class Daemon:
         self._warn_at = 1000
         self._retries: dict[str, float] = {}
         self._silent, self._say_at = False, 0.0
+        self._forgets = False
         self._void: str | None = None
         self._stop: Callable[[], bool] = lambda: False
         self._failures = 0
@@ -158,6 +159,13 @@ class Daemon:
         silent = int(batch.row.searchsorted(partition.live_from))
         for first, end, sent in (*_slices(0, silent, sent=False), *_slices(silent, len(batch), sent=True)):
             scored = partition.detector.process_events(batch.part(first, end), detail=self._emitter.detail)
+            if partition.detector.pool.forgotten and not self._forgets:
+                self._forgets = True
+                bound = self._config.learning.max_known_streams
+                log.warning(
+                    "%s: more than %s streams; from now on those idle for longest are forgotten "
+                    "(learning.max_known_streams)", partition.name, f"{bound:,}",
+                )  # fmt: skip
             closed = partition.detector.closed_episodes()
             if sent:
                 self._emitter.emit(block.source, scored, closed)

@@ -83,18 +83,18 @@ class PartitionSnapshots:
         self.begun_at, self.busy = time.monotonic(), True
         number, streams = self._number + 1, len(pool)
         learned = pack_learned(detector)
-        # Rows beside weights that learn must be as old as they are: none may be written over before the manifest.
-        place = f"{self._owner}/" if learned is None else f"{self._owner}/{number % 2}."
-        if self._whole or learned is not None:
+        # Rows beside weights that learn must be as old as they are, and rows of which some are forgotten as old as each
+        # other: none may be written over before the manifest.
+        at_once = learned is not None or pool.recency is not None
+        place = f"{self._owner}/{number % 2}." if at_once else f"{self._owner}/"
+        if self._whole or at_once:
             pool.changed[:] = True
             self._whole = False
         names = [f"{place}chunk-{n:06}" for n in range(-(-streams >> pool.shift))]
         pieces = (self._chunk(name, n << pool.shift) for n, name in enumerate(names) if pool.changed[n])
+        yield from list(pieces) if at_once else pieces
         if learned is not None:
-            yield from list(pieces)
             yield Piece(f"{place}learned", learned, len(learned))
-        else:
-            yield from pieces
         manifest = Manifest(
             self._partition, position, number, streams, tuple(names),
             f"{place}learned" if learned is not None else None, origin_of(detector), self._topic_id, time.time(),

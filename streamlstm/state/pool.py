@@ -35,6 +35,7 @@ from streamlstm.kernels.layout import (
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Starts
 from streamlstm.state.keys import KeyTable
+from streamlstm.state.recency import Recency
 from streamlstm.state.spill import Residents
 from streamlstm.types import NO_TIME, Int32, Stage, UInt8
 
@@ -47,15 +48,25 @@ class StreamPool:
     """Rows of state for any number of streams; see `kernels.layout` for their columns.
 
     limit    rows in memory at most, None for no bound; a batch must not name more streams than that
+    recency  what decides which streams are forgotten, None where all stay known
     changed  bool, for each 2 ** shift streams: some row has changed since the flag was cleared
     """
 
     def __init__(
-        self, layout: Layout, starts: Starts | None, *, keep_thresholds: bool, limit: int | None = None
+        self,
+        layout: Layout,
+        starts: Starts | None,
+        *,
+        keep_thresholds: bool,
+        limit: int | None = None,
+        most_known: int | None = None,
     ) -> None:
         self.layout = layout
         self.keys = KeyTable()
+        self.recency = Recency(self.keys, most_known) if most_known is not None else None
+        self.forgotten = 0
         self._begun = 0
+        self._renewed: Int32 = np.zeros(0, np.int32)
         self.track(14)
         self._starts = starts
         self._start_slots = {key: n for n, key in enumerate(starts.keys)} if starts else {}
@@ -99,24 +110,44 @@ class StreamPool:
 
     def slots(self, streams: Int32) -> Int32:
         """Rows int32 (B) of `streams` (B), good until the next call; rows of new streams are begun, all are marked changed."""
-        known = self._begun
         count = len(self)
         if self._residents is None:
-            slots, begun = streams, np.arange(known, count, dtype=np.int32)
+            slots, new = streams, np.concatenate([self._renewed, np.arange(self._begun, count, dtype=np.int32)])
+            self._renewed = new[:0]
+            begun = new
             self._reserve(count)
         else:
             slots, new = self._residents.rows_for(streams)
             begun = self._residents.rows_for(new)[0] if len(new) else new
-        if count > known:
-            self._begin(begun, known, count)
+        if len(new):
+            self._begin(begun, new)
             self._begun = count
         if count >> self.shift >= len(self.changed):
             self.changed = np.concatenate([self.changed, np.zeros(count >> self.shift, np.bool_)])
         self.changed[streams >> self.shift] = True
         return slots
 
-    def _begin(self, slots: Indices, first: int, count: int) -> None:
-        """Begins rows `slots` of the streams first .. count."""
+    def take(self, batch: pa.DictionaryArray | pa.StringArray) -> int:
+        """How many of the first records of `batch` (B keys) can be scored now; forgets the streams that have to go before.
+
+        Their numbers and rows are those of the next new keys.
+        """
+        if self.recency is None:
+            return len(batch)
+        end, gone = self.recency.take(batch)
+        if len(gone):
+            self.keys.forget(gone)
+            self.forgotten += len(gone)
+            if self._residents is not None:
+                self._residents.forget(gone)
+            else:
+                for of in self._rows:
+                    of[gone] = 0
+                self._renewed = np.concatenate([self._renewed, gone])
+        return end
+
+    def _begin(self, slots: Indices, streams: Int32) -> None:
+        """Begins rows `slots` of the new `streams`."""
         rows = self.rows
         rows.stats[slots] = np.nan
         rows.marks[slots, LAST_ROW] = -1
@@ -127,8 +158,8 @@ class StreamPool:
         if len(starts.keys) == 1:
             self._start_from(slots, np.zeros(len(slots), np.intp), starts)
             return
-        known = [(slots[at], n) for at, key in enumerate(self.keys.strings(first, count).to_pylist())
-                 if (n := self._start_slots.get(key)) is not None]  # fmt: skip
+        known = [(slots[at], n) for at, stream in enumerate(streams)
+                 if (n := self._start_slots.get(self.keys.key(stream))) is not None]  # fmt: skip
         if known:
             some, numbers = np.array(known, np.intp).T
             self._start_from(some, numbers, starts)
@@ -185,8 +216,10 @@ class StreamPool:
         """Rows and keys of streams first .. end (all) as named arrays that share no memory with the pool."""
         end = len(self) if end is None else end
         offsets, data = (np.frombuffer(buffer, np.uint8) for buffer in self.keys.strings(first, end).buffers()[1:])
+        last = {} if self.recency is None else {"pool.last": self.recency.last[first:end].copy()}
         return {
             **{f"pool.{name}": rows for name, rows in self.read(first, end)._asdict().items()},
+            **last,
             "pool.key_offsets": offsets.view(np.int64),
             "pool.key_bytes": data,
         }
@@ -206,6 +239,8 @@ class StreamPool:
         self.keys.slots(pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(data)))
         if len(self) != first + count:
             raise StateError(f"snapshot: {first + count - len(self)} streams stand in it twice; it is damaged")
+        if self.recency is not None:
+            self.recency.restore(first, columns["pool.last"])
         taken = Pool(*(columns[f"pool.{name}"] for name in Pool._fields))
         if self._residents is not None:
             self._residents.adopt(np.arange(first, len(self), dtype=np.int32), taken)

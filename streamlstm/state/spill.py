@@ -110,6 +110,14 @@ class Residents:
         self._to_file(away, self._packed(_part(rows, slice(room, None))))
         self._place[away] = _IN_FILE
 
+    def forget(self, streams: Int32) -> None:
+        """Lets the rows of `streams` (n) go, wherever they are: they are new again."""
+        rows = self._place[streams]
+        rows = rows[rows >= 0]
+        self._stream[rows] = -1
+        self._resident -= len(rows)
+        self._place[streams] = _NEW
+
     def _know(self, count: int) -> None:
         if count > len(self._place):  # doubled, so that a stream's first record costs a constant on average
             room = max(_FIRST_ROWS, 2 * count) - len(self._place)
