@@ -672,3 +672,27 @@ def test_streams_that_are_spilled_say_the_same(place: MakePlace) -> None:
     here.send(readings(1200, 1200, keys=300))
     one_run(here)
     here.check(repeats=True, **{"runtime.max_streams": None, "runtime.batch_rows": 65536})
+
+
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+def test_streams_that_are_forgotten_say_the_same(place: MakePlace, mode: str) -> None:
+    """Some come once and push out those of `readings` that are idle, which come back as new ones."""
+
+    def coming(first: int, count: int) -> list[Any]:
+        rows = list(readings(first, count, keys=40))
+        guests = [
+            *readings(first, count // 4, keys=10**9, name=f"guest-{first}"),
+            *readings(first, 30, keys=30, name="rare"),
+        ]
+        return [*rows[: count // 2], *guests, *rows[count // 2 :]]
+
+    here = place().configure(learning={"max_known_streams": 64})
+    if mode == "exactly_once":
+        here.exactly_once()
+    here.send(coming(0, 1200))
+    first = here.start()
+    here.until(lambda: settled(here, first))
+    first.break_off()
+    here.send(coming(1200, 1200))
+    one_run(here)
+    here.check(repeats=mode == "at_least_once")
