@@ -8,11 +8,11 @@ from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import metrics
 from streamlstm.evaluate.labels import Windows
 from streamlstm.evaluate.result import Placed, Quality, Result, total
+from streamlstm.kernels.absorb import ROWS_PER_DAY
 from streamlstm.kernels.layout import KINDS, WITHOUT_RATE
 from streamlstm.types import NO_TIME, Episode, Float32, Int64, ScoredBatch, Stage, UInt8
 
 _NS_PER_DAY = 86_400 * 10**9
-_ROWS_PER_DAY_WITHOUT_TIMES = 1440  # one row a minute, as the threshold's promise assumes
 _EPISODES_AT_ONCE = 4096  # bounds the matrix of episodes against sequences
 
 Bools = npt.NDArray[np.bool_]
@@ -162,6 +162,6 @@ def _days(time: Int64 | None, counted: Bools, marked: Bools) -> float:
     """Days of counted data outside labels: time that passed between neighbouring such records; 1440 rows if untimed."""
     quiet = counted & ~marked
     if time is None:
-        return int(quiet.sum()) / _ROWS_PER_DAY_WITHOUT_TIMES
+        return int(quiet.sum()) / ROWS_PER_DAY
     steps = np.maximum(np.diff(time), 0)[quiet[1:] & counted[:-1]]
     return float(steps.sum(dtype=np.float64)) / _NS_PER_DAY
