@@ -271,8 +271,9 @@ def test_calls_that_make_no_sense(many: Model) -> None:
     assert len(detector.process_batch([], None, np.zeros((0, 1)))) == 0
 
 
-def test_memory_of_a_stream() -> None:
-    layout = make_layout(Config(), 1, 0, online=False)
+@pytest.mark.parametrize("kind", ["contrast", "quantile"])
+def test_memory_of_a_stream(kind: str) -> None:
+    layout = make_layout(Config.model_validate({"threshold": {"kind": kind}}), 1, 0, online=False)
     assert layout.hidden_size == 32
     assert layout.bytes_per_stream <= 1024
 

@@ -15,7 +15,7 @@ from streamlstm.kernels.cells import CELLS
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.version import VERSION
 
-FORMAT = "3"
+FORMAT = "4"
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """`quantile`: the score that the stream itself exceeds as rarely as the user wishes.
 
-A histogram of fixed bins, eight to the octave from 1/16 to 256: the upper bits of a float32 are its bin. When it holds
+A histogram of fixed bins, eight to the octave from 1/8 to 64: the upper bits of a float32 are its bin. When it holds
 `memory` scores all counts are halved, so older ones fade. Within the range a quantile is off by at most one bin, 12.5 %
 of its value. Where the history holds too few scores to know the wished tail, it is extended by an exponential through
 the levels exceeded by 40 and by 4 scores (the tail of a smoothed error falls about so).
