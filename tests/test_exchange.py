@@ -1,6 +1,7 @@
 """Weights of other frameworks and the way back: `foreign/make.py` made the files and what the frameworks predict."""
 
 import shutil
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -258,3 +259,10 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     shutil.copy(FOLDER / "lstm.safetensors", tmp_path / "m.pt")
     with pytest.raises(UsageError, match=r"save the state_dict with safetensors\.torch\.save_file"):
         import_model(str(tmp_path / "m.pt"), FEATURES, ())
+
+
+@pytest.mark.parametrize(("name", "package"), [("lstm.keras", "h5py"), ("lstm.onnx", "onnx")])
+def test_a_missing_package_is_named(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=rf"{name}: needs the package {package}; .*streamlstm\[interop\]"):
+        imported(name)

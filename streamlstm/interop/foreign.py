@@ -71,12 +71,14 @@ def swapped(array: Any, order: tuple[int, ...]) -> Float32:
     return np.concatenate([blocks[block] for block in order])
 
 
-def wanted(package: str) -> Any:
-    """A package of the extra `interop`; UsageError where it is missing."""
+def wanted(package: str, path: str) -> Any:
+    """A package of the extra `interop` that the file `path` needs; UsageError where it is missing."""
     try:
         return import_module(package)
     except ImportError:
-        raise UsageError(f"needs the package {package}; install it with: pip install 'streamlstm[interop]'") from None
+        raise UsageError(
+            f"{path}: needs the package {package}; install it with: pip install 'streamlstm[interop]'"
+        ) from None
 
 
 def refuse(path: str, what: str, works: str) -> NoReturn:

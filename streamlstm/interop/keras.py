@@ -23,7 +23,7 @@ _ORDER = {"lstm": (0, 1, 2, 3), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": 
 
 def read(path: str, cell: str | None = None) -> Forecaster:
     """The forecaster of a file; `cell: rnn_relu` where a `.weights.h5` holds `SimpleRNN(activation="relu")`."""
-    h5py = wanted("h5py")
+    h5py = wanted("h5py", path)
     try:
         if not zipfile.is_zipfile(path):
             with h5py.File(path) as file:

@@ -18,7 +18,7 @@ _USUAL = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN"
 
 def read(path: str, cell: str | None = None) -> Forecaster:
     """The forecaster of a file; ModelError for options that we do not have. `cell` is told by the file."""
-    onnx = wanted("onnx")
+    onnx = wanted("onnx", path)
     try:
         graph = onnx.load(path).graph
     except Exception as error:  # of protobuf, which has no base of its own that says so

@@ -21,7 +21,7 @@ def write(model: Model, path: str) -> None:
     `raw` and `clipped` (steps, streams, P), the regressors of the skips, and for each layer n `h_n` and, of an LSTM, `c_n`
     (1, streams, H). Outputs: `prediction` (steps, streams, 3 D), head by head, and `h_n_out`, `c_n_out`.
     """
-    onnx = wanted("onnx")
+    onnx = wanted("onnx", path)
     helper, kind = onnx.helper, _NODES[model.network.cell.name]
     network, H = model.network, model.network.hidden_size
     wide, (heads, D, P) = network.layers[0].W_ih.shape[1], network.skip.shape
