@@ -14,7 +14,7 @@ _AGREEING = 200  # steps over which all must agree; later ones have forgotten th
 
 
 def prepare(case: str, folder: Path) -> None:
-    """Checks ours against ONNX Runtime."""
+    """Checks ours against every peer."""
     problem, x = _sequence(case)
     x = x[:_AGREEING]
     ours = _ours(problem, x)()

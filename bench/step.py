@@ -12,9 +12,6 @@ from bench.catalog import OURS, numbers
 from bench.problem import Problem
 from bench.timing import seconds_per_call
 
-_MINUTES = 8  # of readings that the compiled call is given, back and forth
-_TICK_NS = 60 * 10**9
-
 
 def prepare(case: str, folder: Path) -> None:
     """Checks ours against ONNX Runtime; writes the model of the compiled call."""
@@ -44,7 +41,10 @@ def check_step(case: str) -> None:
 def measure(case: str, contender: str, folder: Path) -> dict[str, float]:
     """Nanoseconds per event."""
     if contender.startswith("compiled_call"):
-        call = _compiled_call(case, folder, threads=2 if contender.endswith("two_threads") else 1)
+        from bench.scale import whole_call
+
+        size = numbers(case)
+        call = whole_call(folder, size["I"], size["H"], size["batch"], 2 if contender.endswith("two_threads") else 1)
     else:
         call = step_call(case, contender)
     return {"ns/event": 1e9 * seconds_per_call(call) / numbers(case)["batch"]}
@@ -70,29 +70,3 @@ def step_call(case: str, contender: str) -> Callable[[], Any]:
 
     peer = OnnxLstm(problem)
     return peer.bound_call() if contender == "onnxruntime_bound" else peer.call()
-
-
-def _compiled_call(case: str, folder: Path, threads: int) -> Callable[[], Any]:
-    """The engine's call: normalise, skip, LSTM, readout, score, threshold and episode of every event."""
-    import pyarrow as pa
-
-    from bench.fitted import back_and_forth, readings, saved_detector
-
-    size = numbers(case)
-    I, B = size["I"], size["batch"]
-    detector = saved_detector(folder, I, size["H"])
-    slots = detector.pool.slots(detector.pool.streams(pa.array([f"sensor-{n:04}" for n in range(B)])))
-    row = np.arange(B)
-    minutes = back_and_forth(_MINUTES)[:, None] + 1440 * row / B  # (2 MINUTES, B)
-    series = readings(minutes, I, seed=1)
-    turn = -1
-
-    def call() -> None:
-        nonlocal turn
-        turn += 1
-        time = np.full(B, turn * _TICK_NS)
-        detector.engine.score(
-            detector.pool.rows, slots, time, series[turn % len(series)], row, 0, detail=False, threads=threads
-        )
-
-    return call

@@ -117,14 +117,10 @@ class Detector:
         single.take(values)
         slot = self._slots.get(key)
         if slot is None:
-            recency = self.pool.recency
-            if recency is not None:
-                self.pool.take(pa.array([key], pa.string()))
-            streams = np.array([self.pool.stream(key)], np.int32)
-            slot = int(self.pool.slots(streams)[0])
-            if recency is not None:
-                recency.touch(streams)
-            elif self.config.runtime.max_streams is None:  # else rows move
+            keys = pa.array([key], pa.string())
+            self.pool.take(keys)
+            slot = int(self.pool.slots(self.pool.streams(keys))[0])
+            if self.pool.limit is None and self.pool.recency is None:  # else rows move, or change their streams
                 self._slots[key] = slot
         row = self.rows_of_calls
         self.rows_of_calls = row + 1
@@ -187,8 +183,6 @@ class Detector:
     def _score(self, batch: EventBatch, *, detail: bool) -> ScoredBatch:
         x, streams = batch.x, self.pool.streams(batch.keys)
         slots = self.pool.slots(streams)
-        if self.pool.recency is not None:
-            self.pool.recency.touch(streams)
         if len(batch) and batch.row[0] <= self.restored_to:
             new = np.flatnonzero(batch.row > self.pool.rows.marks[slots, LAST_ROW])
             batch, streams, slots = batch.take(new), streams[new], slots[new]

@@ -13,6 +13,8 @@ from streamlstm.kernels.layout import HEADS, REGRESSORS
 from streamlstm.model.network import Model, Network
 from streamlstm.types import Float32
 
+_OF_GATES = {4: "lstm", 3: "gru", 1: "rnn_tanh"}
+
 
 @dataclass(frozen=True, slots=True)
 class Forecaster:
@@ -63,6 +65,15 @@ def to_model(found: Forecaster, path: str, features: tuple[str, ...], exogenous:
         np.zeros((HEADS, D, P), np.float32),
     )
     return Model(network, features, exogenous, np.ones(HEADS * D, np.float32), None, config, {"imported from": path})
+
+
+def cell_of(path: str, name: str, W_hh: Any, cell: str | None) -> str:
+    """The cell of recurrent weights (G H, H) called `name`; of a plain RNN it is `cell`, where that is given."""
+    rows, H = W_hh.shape
+    gates, rest = divmod(rows, H)
+    if rest or gates not in _OF_GATES:
+        raise ModelError(f"{path}: {name} has {gates} blocks of rows; an LSTM has 4, a GRU 3, an RNN 1")
+    return cell if gates == 1 and cell else _OF_GATES[gates]
 
 
 def swapped(array: Any, order: tuple[int, ...]) -> Float32:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from streamlstm.errors import ModelError
-from streamlstm.interop.foreign import Forecaster, refuse, swapped, wanted
+from streamlstm.interop.foreign import Forecaster, cell_of, refuse, swapped, wanted
 
 _CLASSES = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn_tanh"}
-_GATES = {4: "lstm", 3: "gru", 1: "rnn_tanh"}
 _ORDER = {"lstm": (0, 1, 2, 3), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
 
 
@@ -99,9 +98,9 @@ def _forecaster(path: str, groups: dict[str, list[Any]], cell: str | None) -> Fo
             f"{path}: has {len(recurrent)} recurrent and {len(dense)} dense layers ({', '.join(groups) or 'none'}); "
             "one or more LSTM, GRU or SimpleRNN of one kind and one Dense are wanted"
         )
-    layers = tuple(_layer(path, arrays, cell) for arrays in recurrent)
     H = recurrent[0][1].shape[0]
-    kind = _kind(path, recurrent[0], cell)
+    kind = cell_of(path, "a recurrent layer", recurrent[0][1].T, cell)
+    layers = tuple(_layer(path, arrays, kind) for arrays in recurrent)
     kernel, *bias = dense[0]
     if kernel.shape[0] != H:
         raise ModelError(f"{path}: the dense layer reads {kernel.shape[0]} values, the recurrent one gives {H}")
@@ -110,19 +109,8 @@ def _forecaster(path: str, groups: dict[str, list[Any]], cell: str | None) -> Fo
     )
 
 
-def _kind(path: str, arrays: list[Any], cell: str | None) -> str:
-    H, wide = arrays[1].shape
-    if wide % H or wide // H not in _GATES:
-        raise ModelError(
-            f"{path}: a recurrent kernel has shape {(H, wide)}; an LSTM has 4 gates, a GRU 3, a SimpleRNN 1"
-        )
-    kind = _GATES[wide // H]
-    return cell if kind == "rnn_tanh" and cell else kind
-
-
-def _layer(path: str, arrays: list[Any], cell: str | None) -> dict[str, Any]:
+def _layer(path: str, arrays: list[Any], kind: str) -> dict[str, Any]:
     kernel, recurrent, *rest = arrays
-    kind = _kind(path, arrays, cell)
     order, wide = _ORDER[kind], recurrent.shape[1]
     bias = rest[0] if rest else np.zeros((2, wide) if kind == "gru" else wide, np.float32)
     if kind == "gru" and bias.ndim == 1:

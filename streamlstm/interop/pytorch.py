@@ -8,9 +8,8 @@ import safetensors
 import safetensors.numpy
 
 from streamlstm.errors import ModelError
-from streamlstm.interop.foreign import Forecaster, refuse
+from streamlstm.interop.foreign import Forecaster, cell_of, refuse
 
-_GATES = {4: "lstm", 3: "gru", 1: "rnn_tanh"}
 _KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -40,10 +39,7 @@ def read(path: str, cell: str | None = None) -> Forecaster:
         raise ModelError(f"{path}: one dense readout (features, {H}) is wanted, found {_named(dense) or 'none'}")
     readout = others[dense[0]]
     bias = others.get(dense[0].removesuffix("weight") + "bias", np.zeros(len(readout), np.float32))
-    gates, rest = divmod(len(layers[0]["weight_hh"]), H)
-    if rest or gates not in _GATES:
-        raise ModelError(f"{path}: {first[0]} has {gates} blocks of rows; an LSTM has 4, a GRU 3, an RNN 1")
-    return Forecaster(cell if gates == 1 and cell else _GATES[gates], layers, readout, bias)
+    return Forecaster(cell_of(path, first[0], layers[0]["weight_hh"], cell), layers, readout, bias)
 
 
 def _layer(path: str, tensors: dict[str, Any], start: str, n: int) -> dict[str, Any]:

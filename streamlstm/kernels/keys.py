@@ -74,11 +74,11 @@ def forget_slots(table, hashes, slots):
 
 
 @jit
-def gather_bytes(arena, spans, first, out_ends, out_data):
-    """Writes the bytes of slots first, first + 1, .. side by side, and where each ends in out_ends int64 (n + 1)."""
+def gather_bytes(arena, spans, slots, out_ends, out_data):
+    """Writes the keys of `slots` int32 (n) side by side, and where each begins in out_ends int64 (n + 1)."""
     out_ends[0] = 0
-    for j in range(out_ends.shape[0] - 1):
-        start, end = spans[first + j, 0], spans[first + j, 1]
+    for j in range(slots.shape[0]):
+        start, end = spans[slots[j], 0], spans[slots[j], 1]
         for k in range(end - start):
             out_data[out_ends[j] + k] = arena[start + k]
         out_ends[j + 1] = out_ends[j] + end - start

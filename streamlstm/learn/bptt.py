@@ -71,7 +71,8 @@ def train_lstm(
     training is kept and goes on from, with the same bits as one that was not; at the end it is gone.
     """
     training = _Training(series, config, layout)
-    kept = Checkpoint(checkpoint, config, series) if checkpoint is not None else None
+    data = (array for s in series for array in (s.inputs, s.target))
+    kept = Checkpoint(checkpoint, config, data) if checkpoint is not None else None
     if kept is not None and (found := kept.read(training.course)) is not None:
         training.course = found
     elif training.held:

@@ -4,11 +4,11 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,13 +19,6 @@ from streamlstm.types import Float32
 from streamlstm.version import VERSION
 
 _EVERY_S = 60.0
-
-
-class _Data(Protocol):
-    @property
-    def inputs(self) -> Float32: ...
-    @property
-    def target(self) -> Float32: ...
 
 
 @dataclass(slots=True)
@@ -72,12 +65,11 @@ _ARRAYS = ("theta", "first", "second", "best", "h", "c")
 class Checkpoint:
     """The file `path` of one training: another training's is refused, by a hash of its settings and data."""
 
-    def __init__(self, path: str | Path, config: Config, data: Sequence[_Data]) -> None:
+    def __init__(self, path: str | Path, config: Config, data: Iterable[Float32]) -> None:
         self._path = Path(path)
         digest = hashlib.sha256(config.model_dump_json(include={"model", "training"}).encode())
-        for series in data:
-            digest.update(np.ascontiguousarray(series.inputs).tobytes())
-            digest.update(np.ascontiguousarray(series.target).tobytes())
+        for array in data:
+            digest.update(np.ascontiguousarray(array).tobytes())
         self._of = digest.hexdigest()
         self._due = time.monotonic() + _EVERY_S
 

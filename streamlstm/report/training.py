@@ -17,21 +17,24 @@ def training_section(training: Mapping[str, Any]) -> str:
         return ""
     low, high = log10(min(losses)), log10(max(losses))
     low, high = low - 0.02, max(high, low + 0.1) + 0.02
-    last = curve[-1][0]
+    last: int = curve[-1][0]
 
-    def place(update: float, loss: float) -> str:
-        x = _LEFT + (_WIDE - _LEFT - 8) * update / last
-        return f"{x:.1f} {8 + (_HIGH - _UNDER - 8) * (high - log10(loss)) / (high - low):.1f}"
+    def across(update: int) -> float:
+        return _LEFT + (_WIDE - _LEFT - 8) * update / last
+
+    def down(level: float) -> float:
+        return 8 + (_HIGH - _UNDER - 8) * (high - level) / (high - low)
 
     drawn, named = [], []
     for name, column, colour, dashes in _LINES:
-        places = [place(point[0], point[column]) for point in curve if point[column] is not None and point[column] > 0]
+        shown = [(point[0], point[column]) for point in curve if point[column] is not None and point[column] > 0]
+        places = [f"{across(update):.1f} {down(log10(loss)):.1f}" for update, loss in shown]
         if places:
             style = f'fill="none" stroke="{colour}" stroke-width="1.6"{dashes}'
             drawn.append(f'<path d="M{" L".join(places)}" {style}/>')
             named.append(f'<span><svg width="24" height="12"><path d="M0 6 H24" {style}/></svg> {escape(name)}</span>')
     ticks = "".join(
-        f'<text x="{_LEFT - 6}" y="{float(place(0, 10**level).split()[1]) + 4:.1f}" text-anchor="end">{10**level:.3g}</text>'
+        f'<text x="{_LEFT - 6}" y="{down(level) + 4:.1f}" text-anchor="end">{10**level:.3g}</text>'
         for level in (low, (low + high) / 2, high)
     )
     ends = "".join(

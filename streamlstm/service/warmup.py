@@ -54,7 +54,7 @@ def warm_up() -> str:
     for cell in CELLS.values():
         cell.compile()
     for threshold in KINDS:
-        Detector(quick.model_dump() | {"threshold": {"kind": threshold}}, model=model)
+        Detector({"threshold": {"kind": threshold}}, model=model)
     take_batches()
     vus_pr(np.array([0, 1]), np.zeros(2))
     return str(CACHE_DIR)

@@ -52,7 +52,7 @@ class KeyTable:
     def forget(self, slots: Int32) -> None:
         """Forgets the keys of `slots` (n), all different; the next new keys take these slots, in this order."""
         forget_slots(self._table, self._hashes, slots)
-        self._unused += int((self._spans[slots, 1] - self._spans[slots, 0]).sum())
+        self._unused += self._bytes_of(slots)
         self._spans[slots] = -1
         self._free = np.concatenate([self._free, slots])
         self._forgotten += len(slots)
@@ -61,11 +61,13 @@ class KeyTable:
 
     def strings(self, first: int = 0, end: int | None = None) -> pa.Array:
         """The keys of slots first .. end (all), a large_string array that shares no memory with the table."""
-        end = self.count if end is None else end
-        spans = self._spans[first:end]
-        ends, data = np.zeros(end - first + 1, np.int64), np.empty(int((spans[:, 1] - spans[:, 0]).sum()), np.uint8)
-        gather_bytes(self._arena, self._spans, first, ends, data)
-        return pa.LargeStringArray.from_buffers(end - first, pa.py_buffer(ends), pa.py_buffer(data))
+        return self.strings_of(np.arange(first, self.count if end is None else end, dtype=np.int32))
+
+    def strings_of(self, slots: Int32) -> pa.Array:
+        """The keys of `slots` (n), likewise."""
+        ends, data = np.zeros(len(slots) + 1, np.int64), np.empty(self._bytes_of(slots), np.uint8)
+        gather_bytes(self._arena, self._spans, slots, ends, data)
+        return pa.LargeStringArray.from_buffers(len(slots), pa.py_buffer(ends), pa.py_buffer(data))
 
     def key(self, slot: int) -> str:
         """The key of one slot."""
@@ -88,6 +90,9 @@ class KeyTable:
         out = np.empty(count, np.int32)
         find_batch(data, offsets, count, self._table, self._hashes, self._arena, self._spans, out)
         return out
+
+    def _bytes_of(self, slots: Int32) -> int:
+        return int((self._spans[slots, 1] - self._spans[slots, 0]).sum())
 
     def _rebuild(self) -> None:
         rebuild_table(self._table, self._hashes, self.count)
@@ -114,7 +119,7 @@ class KeyTable:
     def _close_up(self) -> None:
         """Lets the bytes of forgotten keys go."""
         ends, data = np.zeros(self.count + 1, np.int64), np.zeros(len(self._arena), np.uint8)
-        gather_bytes(self._arena, self._spans, 0, ends, data)
+        gather_bytes(self._arena, self._spans, np.arange(self.count, dtype=np.int32), ends, data)
         self._spans[: self.count, 0], self._spans[: self.count, 1] = ends[:-1], ends[1:]
         self._spans[self._free] = -1
         self._arena, self._used, self._unused = data, int(ends[-1]), 0

@@ -105,11 +105,11 @@ class StreamPool:
         return self.keys.slots_of(keys)
 
     def stream(self, key: str) -> int:
-        """The number of one stream."""
+        """The number of one stream, which may be new."""
         return int(self.keys.slots(pa.array([key], pa.string()))[0])
 
     def slots(self, streams: Int32) -> Int32:
-        """Rows int32 (B) of `streams` (B), good until the next call; rows of new streams are begun, all are marked changed."""
+        """Rows int32 (B) for the next records, of `streams` (B), good until the next call; those of new streams are begun."""
         count = len(self)
         if self._residents is None:
             slots, new = streams, np.concatenate([self._renewed, np.arange(self._begun, count, dtype=np.int32)])
@@ -125,6 +125,8 @@ class StreamPool:
         if count >> self.shift >= len(self.changed):
             self.changed = np.concatenate([self.changed, np.zeros(count >> self.shift, np.bool_)])
         self.changed[streams >> self.shift] = True
+        if self.recency is not None:
+            self.recency.touch(streams)
         return slots
 
     def take(self, batch: pa.DictionaryArray | pa.StringArray) -> int:
@@ -158,8 +160,8 @@ class StreamPool:
         if len(starts.keys) == 1:
             self._start_from(slots, np.zeros(len(slots), np.intp), starts)
             return
-        known = [(slots[at], n) for at, stream in enumerate(streams)
-                 if (n := self._start_slots.get(self.keys.key(stream))) is not None]  # fmt: skip
+        known = [(slots[at], n) for at, key in enumerate(self.keys.strings_of(streams).to_pylist())
+                 if (n := self._start_slots.get(key)) is not None]  # fmt: skip
         if known:
             some, numbers = np.array(known, np.intp).T
             self._start_from(some, numbers, starts)
