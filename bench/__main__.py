@@ -1,4 +1,4 @@
-"""The command line: `python -m bench` lists the benchmarks, `python -m bench NAME... --json FILE` runs them."""
+"""The command line: `python -m bench` lists the benchmarks, `python -m bench NAME... --output FOLDER` runs them."""
 
 import argparse
 import json
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run, of: " + ", ".join(CATALOG))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write header, rows and ratios there")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write that to bench.json there, and pictures")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"starts of each contender (default {ROUNDS})")
     parser.add_argument("--records", type=int, default=FULL, help=f"kafka: records of each peer (default {FULL:_})")
     chosen = parser.parse_args(given)
@@ -44,6 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
         for benchmark in CATALOG.values():
             print(f"{benchmark.name:10} {benchmark.says}")
         return 0
+    if chosen.output is not None:
+        try:
+            from bench.picture import write_pictures  # before anything runs: it may be missing
+
+            chosen.output.mkdir(parents=True, exist_ok=True)
+        except ModuleNotFoundError as error:
+            parser.error(f"--output: {error.name} is not installed; pip install 'streamlstm[bench]'")
+        except OSError as error:
+            parser.error(f"--output: {chosen.output}: {error.strerror}")
     header = machine_and_versions(chosen.rounds)
     try:
         benchmarks = [CATALOG[name] for name in chosen.names]
@@ -53,8 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     header |= facts
     print(table(header, rows, ratios))
+    result = json.dumps({"header": header, "rows": rows, "ratios": ratios}, indent=1) + "\n"
     if chosen.json is not None:
-        chosen.json.write_text(json.dumps({"header": header, "rows": rows, "ratios": ratios}, indent=1) + "\n")
+        chosen.json.write_text(result)
+    if chosen.output is not None:
+        (chosen.output / "bench.json").write_text(result)
+        write_pictures(header, rows, chosen.output)
     return 0
 
 

