@@ -23,10 +23,15 @@ def main(arguments: list[str] | None = None) -> int:
         from bench.quality import main as quality
 
         return quality(given[1:])
+    if given[:1] == ["readme"]:
+        from bench.readme import main as readme
+
+        return readme(given[1:])
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Runs benchmarks; without a name, lists them.",
-        epilog="`python -m bench crash --help` tells of the campaigns of kills, `quality --help` of scores and flags.",
+        epilog="`python -m bench crash --help` tells of the campaigns of kills, `quality --help` of scores and flags, "
+        "`readme --help` of the figures in README.md.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run, of: " + ", ".join(CATALOG))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write header, rows and ratios there")

@@ -18,12 +18,16 @@ def table(header: dict[str, Any], rows: list[dict[str, Any]], ratios: dict[str, 
     cells = [("benchmark", "case", "contender", "value", "unit", "ours/peer")]
     for row in rows:
         ratio = ratios.get(f"{row['bench']}/{row['case']}/ours_vs_{row['contender']}")
-        shown = f"{ratio:.2f}" if ratio is not None and row["unit"] in TIMES else ""
-        value = f"{row['value']:,.{1 if row['value'] < 100 else 0}f}".replace(",", " ")
-        cells.append((row["bench"], row["case"], row["contender"], value, row["unit"], shown))
+        beside = f"{ratio:.2f}" if ratio is not None and row["unit"] in TIMES else ""
+        cells.append((row["bench"], row["case"], row["contender"], shown(row["value"]), row["unit"], beside))
     widths = [max(len(cell[n]) for cell in cells) for n in range(6)]
     right = (3, 5)
     for cell in cells:
         padded = (cell[n].rjust(widths[n]) if n in right else cell[n].ljust(widths[n]) for n in range(6))
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def shown(value: float) -> str:
+    """Thousands apart, and below 100 one digit after the point."""
+    return f"{value:,.{1 if value < 100 else 0}f}".replace(",", " ")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import readme
 from bench.__main__ import main
 from bench.agreement import Disagreement, check_equal
 from bench.catalog import CATALOG
@@ -121,7 +122,7 @@ def test_a_picture_has_a_line_per_contender_and_the_limit(compiled_for, shares, 
     figure = draw(CATALOG["step"], header | {"compiled_for": compiled_for}, rows)
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines}
-    expected = ["streamlstm, the whole call", "ONNX Runtime", "streamlstm", *([label] if label else [])]
+    expected = ["streamlstm, whole call", "ONNX Runtime", "streamlstm", *([label] if label else [])]
     assert list(lines) == [text.get_text() for text in figure.legends[0].get_texts()] == expected
     assert lines["streamlstm"].get_xdata().tolist() == [32, 64, 80, 128]
     assert lines["streamlstm"].get_ydata().tolist() == [100, 200, 300, 400]
@@ -147,7 +148,7 @@ def test_benchmarks_of_one_size_have_no_picture_and_equal_ones_are_equal_files(t
         assert [path.name for path in folder.iterdir()] == ["single.svg"]
     text = (tmp_path / "a" / "single.svg").read_text()
     assert text == (tmp_path / "b" / "single.svg").read_text()
-    assert ">limit: 0.15 to 0.20 × ONNX Runtime, bound arrays</text>" in text
+    assert ">limit: 0.15 to 0.20 × ONNX Runtime (bound arrays)</text>" in text
 
 
 def test_cases_differ_by_hidden_units_in_two_benchmarks():
@@ -160,6 +161,68 @@ def test_without_matplotlib_nothing_is_run(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["single", "--output", str(tmp_path)])
     assert "--output: matplotlib is not installed; pip install 'streamlstm[bench]'" in capsys.readouterr().err
+
+
+def test_readme_asks_for_what_is_measured():
+    measured = {
+        (benchmark.name, case, contender)
+        for benchmark in CATALOG.values()
+        for case in benchmark.cases
+        for contender in benchmark.competing(case)
+    }
+    asked = {key for line in readme.LINES for key in (line.ours, *line.beside.values())}
+    assert {key for key in asked - measured if key[2] != "torch"} == set()
+
+
+def test_the_table_of_readme_is_that_of_the_file(tmp_path, monkeypatch, capsys):
+    header, rows = made_up("step", {"ours": 50.0, "onnxruntime": 1000.0, "compiled_call": 200.0})
+    rows[1:] = [row for row in rows[1:] if "H=32" in row["case"] or row["contender"] == "compiled_call"]
+    path, text = tmp_path / "bench.json", tmp_path / "README.md"
+    path.write_text(json.dumps({"header": header | {"cores": 2, "rounds": 3}, "rows": rows}))
+    text.write_text("# Before\n<!-- bench: begin -->\n| old |\n<!-- bench: end -->\nafter\n")
+    monkeypatch.setattr(readme, "README", text)
+    assert main(["readme", str(path)]) == 0
+    assert (
+        text.read_text()
+        == """\
+# Before
+<!-- bench: begin -->
+| work | ours | contender | ours / contender |
+|---|---:|---|---:|
+| step, 8 192 streams, I=1, H=32 | 50.0 ns | ONNX Runtime 1 000 ns | 0.05 |
+
+Measured on 2026-11-26: Abacus 9, 2 cores, kernels for avx512; python 3.11.7, onnxruntime 1.32.0; median of 3 rounds.
+<!-- bench: end -->
+after
+"""
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert f"left out, not in {path}: step I=1,H=32,batch=8192 torch" in said
+    assert f"left out, not in {path}: step I=38,H=128,batch=8192 compiled_call_two_threads" in said
+    assert f"left out, not in {path}: scale I=1,H=32,streams=10000 ours" in said
+    assert not [line for line in said if "I=1,H=32,batch=8192 onnxruntime" in line]
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"header": {}}', None])
+def test_what_is_no_result_leaves_readme_as_it_is(content, tmp_path, monkeypatch, capsys):
+    path, text = tmp_path / "bench.json", tmp_path / "README.md"
+    text.write_text("as it is")
+    monkeypatch.setattr(readme, "README", text)
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        main(["readme", str(path)])
+    expected = (
+        "No such file or directory" if content is None else "is not what `python -m bench NAME... --json FILE` writes"
+    )
+    assert f"{path}: {expected}" in capsys.readouterr().err
+    assert text.read_text() == "as it is"
+
+
+def test_readme_has_a_place_for_figures():
+    text = readme.README.read_text()
+    assert text.count(readme.BEGIN) == text.count(readme.END) == 1
+    assert readme.filled(text, "figures\n").count("| step, ") == 0
 
 
 def test_kafka_values_are_json_of_49_bytes_and_add_up():
