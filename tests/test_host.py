@@ -104,20 +104,30 @@ def test_a_detector_says_the_same_on_another_processor(name: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("program", "name", "expected"),
     [
-        ("import streamlstm", "z80", "STREAMLSTM_CPU: 'z80'; this machine can run"),
-        ("import numba, streamlstm", possible()[0], "comes too late; import streamlstm before numba"),
+        ("from streamlstm import Detector", "z80", "STREAMLSTM_CPU: 'z80'; this machine can run"),
+        ("import streamlstm.kernels.batch", "z80", "STREAMLSTM_CPU: 'z80'; this machine can run"),
+        ("import numba, streamlstm; streamlstm.Detector", possible()[0], "too late; import streamlstm before numba"),
     ],
-    ids=["unknown", "late"],
+    ids=["unknown", "unknown, a module", "late"],
 )
-def test_what_cannot_be_is_said(program: str, name: str, expected: str) -> None:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_CPU")}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment | {"STREAMLSTM_CPU": name},
-        capture_output=True,
-        text=True,
-    )
+def test_what_cannot_be_is_said(program: str, name: str, expected: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment(name, tmp_path), capture_output=True, text=True)
     assert done.returncode == 1
-    assert expected in done.stderr
+    assert expected in done.stderr.splitlines()[-1]
     assert set(possible()) <= PROCESSORS.keys()
+
+
+def test_the_command_line_says_in_one_line_what_cannot_be(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streamlstm", "--help"]
+    done = subprocess.run(command, env=environment("z80", tmp_path), capture_output=True, text=True)
+    expected = f"environment STREAMLSTM_CPU: 'z80'; this machine can run {', '.join(possible())}"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"streamlstm: {expected}\n")
+
+
+def test_only_the_detector_is_missing_where_nothing_can_be_compiled(tmp_path: Path) -> None:
+    program = "import streamlstm; streamlstm.Config(); print(hasattr(streamlstm, 'Detecter'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment("z80", tmp_path), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
