@@ -29,7 +29,7 @@ class OurLstm:
             layer = Layer(*(0.1 * rng.standard_normal(shape).astype(np.float32) for shape in kind.shapes(I, H)))
         self._weights = kind.pack(layer)
         self._slots = np.arange(B, dtype=np.int32)
-        self._scratch = np.zeros(TILE * (I + H), np.float32)
+        self._scratch = np.zeros(TILE * (I + H + kind.room(H)), np.float32)
         self.state = np.zeros((B, 2 * self._wide), np.float32)  # (B, 2 Hp): h, then c
         self.state[:, :H] = problem.h
         self.state[:, self._wide : self._wide + H] = problem.c

@@ -9,40 +9,61 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def lstm_step(x, h, c, W_ih, W_hh, bias):
-    """One step: x (B, I), h and c (B, H), W_ih (4H, I), W_hh (4H, H), bias (4H), gates i, f, g, o -> h, c."""
-    i, f, g, o = np.split(x @ W_ih.T + h @ W_hh.T + bias, 4, axis=1)
+def standardised(s, gains):
+    """Sums (B, G, H) with mean 0 and variance 1 over the units, times gains (G, H)."""
+    s = s - s.mean(axis=2, keepdims=True)
+    return s / np.sqrt((s * s).mean(axis=2, keepdims=True) + 1e-5) * gains
+
+
+def lstm_step(sums, c):
+    """Sums (B, 4, H) of gates i, f, g, o and the old cell (B, H) -> h, c."""
+    i, f, g, o = sums.transpose(1, 0, 2)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(c), c
 
 
-def peephole_step(x, h, c, W_ih, W_hh, bias, peepholes):
-    """The same, with peepholes (3H) of i and f from the old cell, of o from the new one."""
-    i, f, g, o = np.split(x @ W_ih.T + h @ W_hh.T + bias, 4, axis=1)
+def peephole_step(sums, c, peepholes):
+    """The same, with peepholes (3 H) of i and f from the old cell, of o from the new one."""
+    i, f, g, o = sums.transpose(1, 0, 2)
     of_i, of_f, of_o = np.split(peepholes, 3)
     new = sigmoid(f + of_f * c) * c + sigmoid(i + of_i * c) * np.tanh(g)
     return sigmoid(o + of_o * new) * np.tanh(new), new
 
 
-def gru_step(x, h, seen, W_ih, W_hh, b_ih, b_hh):
-    """W_ih (3H, I), W_hh (3H, H), gates r, z, n; the reset gate weighs what h gives to the new value."""
-    (r, z, n), (of_r, of_z, of_n) = np.split(x @ W_ih.T + b_ih, 3, axis=1), np.split(seen @ W_hh.T + b_hh, 3, axis=1)
-    z = sigmoid(z + of_z)
-    return (1 - z) * np.tanh(n + sigmoid(r + of_r) * of_n) + z * h
-
-
 def cell_step(cell, x, h, c, layer, keep=1.0):
-    """One step of any cell; `layer` are its weights by PyTorch's names, which see h times `keep` -> h, c."""
-    seen = h * keep
+    """One step of any cell; `layer` are its weights by PyTorch's names, which see h times `keep` -> h, c.
+
+    x (B, I), h and c (B, H), weight_ih (G H, I), weight_hh (G H, H). With weight_ln what h enters is standardised; there
+    the GRU's n, whose parts of x and h are sums of their own, is so in the latter part alone.
+    """
+    H, seen = h.shape[1], h * keep
     W_ih, W_hh, b_ih, b_hh = (layer[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    if cell == "lstm":
-        return lstm_step(x, seen, c, W_ih, W_hh, b_ih + b_hh)
-    if cell == "peephole_lstm":
-        return peephole_step(x, seen, c, W_ih, W_hh, b_ih + b_hh, layer["weight_ch"])
+    of_x = (x @ W_ih.T).reshape(len(x), -1, H)
+    gains = layer["weight_ln"].reshape(-1, H) if "weight_ln" in layer else None
+    b_ih, b_hh = b_ih.reshape(-1, H), b_hh.reshape(-1, H)
+
+    def joint(s, gates=slice(None)):
+        """What the cell makes of sums without bias."""
+        if gains is not None:
+            s = standardised(s, gains[gates])
+        return s + b_ih[gates] + b_hh[gates]
+
+    if cell == "gru_before":
+        r, z = joint(of_x[:, :2] + (seen @ W_hh[: 2 * H].T).reshape(len(x), 2, H), slice(2)).transpose(1, 0, 2)
+        n = joint(of_x[:, 2:] + ((sigmoid(r) * seen) @ W_hh[2 * H :].T)[:, None], slice(2, 3))[:, 0]
+        return (1 - sigmoid(z)) * np.tanh(n) + sigmoid(z) * h, c
+    of_h = (seen @ W_hh.T).reshape(len(x), -1, H)
     if cell == "gru":
-        return gru_step(x, h, seen, W_ih, W_hh, b_ih, b_hh), c
-    total = x @ W_ih.T + seen @ W_hh.T + b_ih + b_hh
-    return {"rnn_tanh": np.tanh, "rnn_relu": lambda s: np.clip(s, 0, 1e6)}[cell](total), c
+        r, z = joint((of_x + of_h)[:, :2], slice(2)).transpose(1, 0, 2)
+        n = of_h[:, 2:] if gains is None else standardised(of_h[:, 2:], gains[2:])
+        n = of_x[:, 2] + b_ih[2] + sigmoid(r) * (n[:, 0] + b_hh[2])
+        return (1 - sigmoid(z)) * np.tanh(n) + sigmoid(z) * h, c
+    sums = joint(of_x + of_h)
+    if cell == "lstm":
+        return lstm_step(sums, c)
+    if cell == "peephole_lstm":
+        return peephole_step(sums, c, layer["weight_ch"])
+    return {"rnn_tanh": np.tanh, "rnn_relu": lambda s: np.clip(s, 0, 1e6)}[cell](sums[:, 0]), c
 
 
 def network_step(cell, x, hs, cs, layers, keep=None, keep_h=None):

@@ -27,7 +27,7 @@ found = {"arithmetic": np.array(ARITHMETIC)}
 for name, cell in CELLS.items():
     rng = np.random.default_rng(0)
     layer = Layer(*(rng.normal(0, 0.2, shape).astype(np.float32) for shape in cell.shapes(3, 20)))
-    weights, scratch = cell.pack(cell.layer(cell.tensors(layer))), np.zeros(48 * 23, np.float32)
+    weights, scratch = cell.pack(cell.layer(cell.tensors(layer))), np.zeros(48 * (23 + cell.room(20)), np.float32)
     for rows in (40, 1):
         state = np.zeros((40, 64), np.float32)
         x = np.random.default_rng(1).normal(size=(30, 40, 3)).astype(np.float32)

@@ -11,7 +11,7 @@ from layers import random_layer, textbook
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.kernels import layout, scalars
-from streamlstm.kernels.cells import CELLS
+from streamlstm.kernels.cells import Cell, cell_named
 from streamlstm.kernels.episodes import step_episode
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.matrix import multiply
@@ -216,9 +216,9 @@ def test_episode_scenarios(rules: dict[str, float], rows: str, expected: str) ->
 # The whole way of a record.
 
 
-def model_by_hand(name: str, features: int, exogenous: int, layers: int, hidden: int, seed: int) -> Model:
+def model_by_hand(cell: Cell, features: int, exogenous: int, layers: int, hidden: int, seed: int) -> Model:
     """A random network with one stream of which everything is known."""
-    rng, cell = np.random.default_rng(seed), CELLS[name]
+    rng = np.random.default_rng(seed)
     wide, made = features + exogenous, []
     for _ in range(layers):
         made.append(
@@ -240,7 +240,8 @@ def model_by_hand(name: str, features: int, exogenous: int, layers: int, hidden:
         ("s",), stats, np.concatenate(known)[None].astype(np.float32),
         np.zeros((1, layout.THRESHOLD_WIDTHS[layout.CONTRAST]), np.float32), np.full(1, 3, np.float32), np.array([1000]),
     )  # fmt: skip
-    config = Config.model_validate({"model": {"cell": name, "hidden_size": hidden, "num_layers": layers}})
+    network_of = {"cell": cell.name, "layer_norm": cell.layer_norm, "hidden_size": hidden, "num_layers": layers}
+    config = Config.model_validate({"model": network_of})
     names = tuple(f"v{d}" for d in range(features)), tuple(f"w{k}" for k in range(exogenous))
     return Model(network, *names, starts.known[0, : 3 * features], starts, config)
 
@@ -250,12 +251,14 @@ def model_by_hand(name: str, features: int, exogenous: int, layers: int, hidden:
     [
         ("lstm", 1, 0, 1, 32), ("lstm", 3, 1, 1, 20), ("lstm", 1, 1, 2, 12), ("lstm", 3, 0, 3, 33),
         ("peephole_lstm", 2, 1, 2, 20), ("gru", 2, 1, 2, 20), ("rnn_tanh", 2, 1, 2, 20), ("rnn_relu", 2, 1, 2, 20),
+        ("gru_before", 2, 1, 2, 20), ("lstm, layer_norm", 2, 1, 2, 20), ("gru_before, layer_norm", 3, 0, 1, 33),
     ],
 )  # fmt: skip
 def test_scores_are_those_of_the_naive_stream(
     cell: str, features: int, exogenous: int, layers: int, hidden: int
 ) -> None:
-    model = model_by_hand(cell, features, exogenous, layers, hidden, seed=5)
+    kind, _, layer_norm = cell.partition(", ")
+    model = model_by_hand(cell_named(kind, bool(layer_norm)), features, exogenous, layers, hidden, seed=5)
     starts = model.starts
     assert starts is not None
     rng = np.random.default_rng(6)
@@ -268,7 +271,7 @@ def test_scores_are_those_of_the_naive_stream(
     network, known = model.network, starts.known[0].astype(float)
     usual, variability, ranges, parts = np.split(known, np.cumsum([3 * features, 2 * features, 2 * features]))
     stream = naive.Stream(
-        cell, [textbook(network.cell, layer) for layer in network.layers],
+        kind, [textbook(network.cell, layer) for layer in network.layers],
         network.readout.T.astype(float), network.readout_bias.astype(float),
         network.skip.transpose(0, 2, 1).astype(float), mean, spread, usual.reshape(3, -1),
         variability.reshape(2, -1), ranges.reshape(2, -1), parts.reshape(2, -1), span=max(1, 70 / features**0.5),

@@ -13,7 +13,7 @@ from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import InputError, ModelError, OutputError
 from streamlstm.kernels.bptt import draw_masks, make_work, theta_size, window_gradient
-from streamlstm.kernels.cells import CELLS, Cell, Layer
+from streamlstm.kernels.cells import CELLS, Cell, Layer, cell_named
 from streamlstm.kernels.online import write_weights
 from streamlstm.kernels.optimisers import ADAM, OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.kernels.ridge import add_moments, solve_ridge
@@ -39,8 +39,8 @@ def small(**training: Any) -> Config:
 # Gradients.
 
 
-def split(cell: Cell, theta: Any, inputs: int, layers: int, features: int) -> tuple[Any, Any, Any]:
-    """Layers, readout and its bias of flat parameters, all of their padding with them."""
+def split(cell: Cell, theta: Any, inputs: int, layers: int, features: int, units: int) -> tuple[Any, Any, Any]:
+    """Layers, readout and its bias of flat parameters, cut to `units`."""
     found, at, wide, G = [], 0, inputs, cell.gates
 
     def take(*shape: int) -> Any:
@@ -49,22 +49,34 @@ def split(cell: Cell, theta: Any, inputs: int, layers: int, features: int) -> tu
         return theta[at - int(np.prod(shape)) : at].reshape(shape)
 
     for _ in range(layers):
-        W, bias, vectors = take(wide + PADDED, G * PADDED), take(G * PADDED), take(cell.vectors * PADDED)
-        found.append(cell.tensors(Layer(W[:wide].T, W[wide:].T, bias, vectors)))
+        W, bias, vectors = take(wide + PADDED, G, PADDED), take(G, PADDED), take(cell.vectors, PADDED)
+        read = units if found else wide
+        W_ih, W_hh = (of[..., :units].reshape(len(of), -1).T for of in (W[:read], W[wide : wide + units]))
+        found.append(cell.tensors(Layer(W_ih, W_hh, bias[:, :units].reshape(-1), vectors[:, :units].reshape(-1))))
         wide = PADDED
     readout = theta[at:].reshape(PADDED + 1, -1)
-    return found, readout[:PADDED, :features], readout[PADDED, :features]
+    return found, readout[:units, :features], readout[PADDED, :features]
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize(("inputs", "features", "layers"), [(1, 1, 1), (3, 2, 1), (2, 2, 2), (1, 1, 3)])
-def test_gradient_is_that_of_finite_differences(name: str, inputs: int, features: int, layers: int) -> None:
-    cell = CELLS[name]
-    kernels = cell.kernels()
+def test_gradient_is_that_of_finite_differences(
+    name: str, inputs: int, features: int, layers: int, layer_norm: bool
+) -> None:
     T, B, hidden, outputs, huber, scale = 7, 3, 5, 16, 0.4, 0.25
+    cell = cell_named(name, layer_norm)
+    kernels = cell.kernels(hidden)
+    units = hidden if layer_norm else PADDED  # without it padding is like any other unit
     rng = np.random.default_rng(layers)
     theta = initial_theta(cell, inputs, hidden, PADDED, layers, outputs, seed=1)
     assert len(theta) == theta_size(kernels, inputs, PADDED, layers, outputs)
+    at, wide = 0, inputs
+    for _ in range(layers):  # biases that are not 0: a rectified sum of nothing would stand at its kink
+        at += (wide + PADDED) * cell.gates * PADDED
+        biases = theta[at : at + cell.gates * PADDED].reshape(cell.gates, PADDED)
+        biases[:, :hidden] += rng.normal(0, 0.1, (cell.gates, hidden))
+        at, wide = at + (cell.gates + cell.vectors) * PADDED, PADDED
     readout = theta[-(PADDED + 1) * outputs :].reshape(PADDED + 1, outputs)
     readout[:hidden, :features] = rng.normal(0, 0.8, (hidden, features))
     readout[PADDED, :features] = 0.2
@@ -85,27 +97,31 @@ def test_gradient_is_that_of_finite_differences(name: str, inputs: int, features
                                outputs, huber, scale, work, out)  # fmt: skip
 
     def loss_of(parameters: Any) -> float:
-        parts = split(cell, parameters, inputs, layers, features)
-        return naive.window_loss(name, *parts, x.astype(float), target.astype(float), list(state[0].astype(float)),
-                                 list(state[1].astype(float)), huber, scale, keep, keep_h)  # fmt: skip
+        parts = split(cell, parameters, inputs, layers, features, units)
+        begin = state[..., :units].astype(float)
+        return naive.window_loss(name, *parts, x.astype(float), target.astype(float), list(begin[0]), list(begin[1]), huber,
+                                 scale, keep[..., :units], keep_h[..., :units])  # fmt: skip
 
     loss = run(actual)
     assert loss == pytest.approx(loss_of(theta.astype(float)), rel=1e-5)
-    hs, cs = list(state[0].astype(float)), list(state[1].astype(float))
+    hs, cs = (list(part[..., :units].astype(float)) for part in state)
+    made = split(cell, theta.astype(float), inputs, layers, features, units)[0]
     for t in range(T):
-        made = split(cell, theta.astype(float), inputs, layers, features)[0]
-        naive.network_step(name, x[t].astype(float), hs, cs, made, keep[:, t], keep_h)
-    assert np.abs(h.reshape(layers, B, PADDED) - hs).max() < 3e-6
-    assert np.abs(c.reshape(layers, B, PADDED) - cs).max() < 3e-6
+        naive.network_step(name, x[t].astype(float), hs, cs, made, keep[:, t, :, :units], keep_h[..., :units])
+    for of, expected in ((h, hs), (c, cs)):
+        of = of.reshape(layers, B, PADDED)
+        assert np.abs(of[..., :units] - expected).max() < (1e-5 if layer_norm else 3e-6)
+        assert not of[..., hidden:].any()
     learning = np.flatnonzero(actual)
     assert learning.size > (100 if cell.gates == 4 else 30)
     chosen = rng.choice(learning, 150, replace=False) if learning.size > 150 else learning
     padding = np.flatnonzero(theta == 0)
     for p in np.concatenate([chosen, rng.choice(padding, 20, replace=False), [learning[0], learning[-1]]]):
         step = np.zeros(len(theta))
-        step[p] = 1e-5
-        expected = (loss_of(theta + step) - loss_of(theta - step)) / 2e-5
-        assert actual[p] == pytest.approx(expected, rel=1e-3, abs=2e-6), p
+        step[p] = 1e-7
+        expected = (loss_of(theta + step) - loss_of(theta - step)) / 2e-7
+        rel = 5e-3 if layer_norm else 1e-3  # few units of much the same sum: differences in float32
+        assert actual[p] == pytest.approx(expected, rel=rel, abs=2e-6), p
     assert run(np.zeros(0, np.float32)) == loss
     again = actual.copy()
     run(again)
@@ -191,7 +207,7 @@ def test_optimisers_are_the_naive_ones(kind: str, decay: float) -> None:
 
 
 def test_masks_leave_out_the_share_that_is_asked_for() -> None:
-    work = make_work(CELLS["lstm"].kernels(), 50, 8, 1, PADDED, 2, 16)
+    work = make_work(CELLS["lstm"].kernels(PADDED), 50, 8, 1, PADDED, 2, 16)
     draw_masks(work, 0.25, 0.5, np.random.default_rng(0))
     for mask, share in ((work.keep, 0.25), (work.keep_h, 0.5)):
         assert set(mask) == {np.float32(0), np.float32(1 / (1 - share))}

@@ -63,9 +63,10 @@ class Model(Section):
     """The network: a linear autoregressive skip plus recurrent layers on what the skip leaves over."""
 
     file: str | None = None
-    cell: Literal["lstm", "peephole_lstm", "gru", "rnn_tanh", "rnn_relu"] = "lstm"
+    cell: Literal["lstm", "peephole_lstm", "gru", "gru_before", "rnn_tanh", "rnn_relu"] = "lstm"
     hidden_size: Annotated[int, Field(ge=4, le=512)] = 32
     num_layers: Annotated[int, Field(ge=1, le=4)] = 1
+    layer_norm: bool = False  # inside the cell, of the sums that read h
     clip: Annotated[float, Field(gt=0)] = 5.0  # standard deviations; of the LSTM's inputs, never of the score
     calendar: bool = True  # hour of day and day of week as known inputs of the skips
 

@@ -141,7 +141,7 @@ def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:
     tile = LANES_PER_TILE
     f4 = np.float32
     return Learner(
-        layout.cell.kernels(), counters, theta, np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4),
+        layout.cell.kernels(H), counters, theta, np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4), np.zeros(n, f4),
         np.ones(targets, f4),
         np.zeros((2, P, P)), np.zeros((2, P, D)), np.zeros((P, P)), skip,
         np.zeros((N, 2 * P), f4), np.zeros((N, D), f4), np.zeros((N, window), f4), np.zeros((1, N), np.uint16),

@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamlstm.kernels.calls import call_backward, call_forward
+from streamlstm.kernels.calls import call_backward, call_early_backward, call_early_forward, call_forward
 from streamlstm.kernels.cells.cell import Cell, Kernels
+from streamlstm.kernels.cells.normal import normalise, take_back
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.matrix import multiply
 from streamlstm.types import Float32
@@ -42,18 +43,25 @@ class Work(NamedTuple):
     dh: Float32  # (B, Hp)
     product: Float32  # (B, Hp): gradient of the recurrent inputs
     carry: Float32  # (B, Hp)
-    zeros: Float32  # (Hp)
+    zeros: Float32  # (max(G, Hp))
     keep: Float32  # (L, T, B, Hp): what a layer passes on to the next one is multiplied by it, see `draw_masks`
     keep_h: Float32  # (L, B, Hp): the same of its own old h
+    instead: Float32  # (L, T, B, Hp): what late gates read in place of h
+    d_instead: Float32  # (B, Hp)
+    hat: Float32  # (L, T, B, G): sums as layer normalisation leaves them
+    normal: Float32  # (L, T, B, gates): what their deviations were divided by, inverse
 
 
 def make_work(cell: Kernels, T: int, B: int, I: int, Hp: int, L: int, O: int) -> Work:
     """Scratch for windows of T rows and B lanes."""
     X, G = max(I, Hp) + Hp, cell.gates * Hp
     sizes = (L * T * B * X, L * T * B * G, L * T * B * Hp, L * T * B * Hp, T * B * Hp, T * B * O, T * B * Hp,
-             max(O, 2 * G) * Hp, B * Hp, B * Hp, B * Hp, Hp)  # fmt: skip
+             max(O, 2 * G) * Hp, B * Hp, B * Hp, B * Hp, max(G, Hp))  # fmt: skip
+    late = L * T * B * Hp if cell.late else 0, B * Hp if cell.late else 0
+    normal = (L * T * B * G, L * T * B * cell.gates) if cell.normal else (0, 0)
     masks = (np.ones(L * T * B * Hp, np.float32), np.ones(L * B * Hp, np.float32))
-    return Work._make([*(np.zeros(size, np.float32) for size in sizes), *masks])
+    further = [np.zeros(size, np.float32) for size in (*late, *normal)]
+    return Work._make([*(np.zeros(size, np.float32) for size in sizes), *masks, *further])
 
 
 def draw_masks(work: Work, dropout: float, recurrent: float, rng: np.random.Generator | None) -> None:
@@ -117,7 +125,7 @@ def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, s
                     copy_kept(h[state - B * Hp + b * Hp :], work.keep[(at - T * B + b) * Hp :], Hp, row)
                 copy_kept(h[state + b * Hp :], work.keep_h[state + b * Hp :], Hp, row[inputs:])
             bias = w0 + (inputs + Hp) * G
-            multiply(work.z, z, X, _ONE, B, inputs + Hp, theta, w0, G, G, theta, bias, _ZERO, work.gates, at * G, G)
+            add_up_gates(cell, theta, w0, inputs, z, at, state, h, B, X, Hp, work)
             call_forward(cell.forward, theta, bias + G, work.gates, at * G, work.kept, at * Hp, work.extra, at * Hp,
                          h, state, c, state, B, Hp)  # fmt: skip
             w0, inputs = bias + G + cell.vectors * Hp, Hp
@@ -142,9 +150,37 @@ def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, s
 
 
 @jit
+def add_up_gates(cell, theta, w0, inputs, z, at, state, h, B, X, Hp, work):
+    """Writes a layer's sums of one row; of a cell of two stages the first ones are gates already."""
+    G, late = cell.gates * Hp, cell.late * Hp
+    bias, own = w0 + (inputs + Hp) * G, cell.gates - cell.late
+    if late == 0 and cell.normal == 0:
+        multiply(work.z, z, X, _ONE, B, inputs + Hp, theta, w0, G, G, theta, bias, _ZERO, work.gates, at * G, G)
+        return
+    start, s0 = (theta, bias) if cell.normal == 0 else (work.zeros, _ZERO)
+    multiply(work.z, z, X, _ONE, B, inputs, theta, w0, G, G, start, s0, _ZERO, work.gates, at * G, G)
+    recurrent = w0 + inputs * G
+    multiply(work.z, z + inputs, X, _ONE, B, Hp, theta, recurrent, G, G - late,
+             work.gates, at * G, G, work.gates, at * G, G)  # fmt: skip
+    gains = theta[bias + G + cell.own * Hp :]
+    gates, hat, scale = work.gates[at * G :], work.hat[at * G :], work.normal[at * cell.gates :]
+    if cell.normal > 0:
+        normalise(cell, gates, hat, scale, 0, own, theta[bias:], gains, B, Hp)
+    if late > 0:
+        call_early_forward(cell.early_forward, work.gates, at * G, h, state, work.instead, at * Hp, B, Hp)
+        instead = work.instead[at * Hp :]
+        copy_kept(instead, work.keep_h[state:], B * Hp, instead)
+        multiply(work.instead, at * Hp, Hp, _ONE, B, Hp, theta, recurrent + G - late, G, late,
+                 work.gates, at * G + G - late, G, work.gates, at * G + G - late, G)  # fmt: skip
+        if cell.normal > 0:
+            normalise(cell, gates, hat, scale, own, cell.gates, theta[bias:], gains, B, Hp)
+
+
+@jit
 def add_gradient(cell, theta, T, B, I, Hp, L, O, work, out_gradient):
     """Adds to `out_gradient` the gradient of the window whose way forward lies in `work`, layer by layer from the top."""
-    X, G, rows = max(I, Hp) + Hp, cell.gates * Hp, T * B
+    X, G, rows, late = max(I, Hp) + Hp, cell.gates * Hp, T * B, cell.late * Hp
+    own = cell.gates - cell.late
     w0 = layer_size(cell, I, Hp) + (L - 1) * layer_size(cell, Hp, Hp)
     multiply(work.top, _ZERO, _ONE, Hp, Hp, rows, work.outputs, _ZERO, O, O,
              out_gradient, w0, O, out_gradient, w0, O)  # fmt: skip
@@ -166,10 +202,25 @@ def add_gradient(cell, theta, T, B, I, Hp, L, O, work, out_gradient):
             above = work.upstream[t * B * Hp : (t + 1) * B * Hp]
             for k in range(B * Hp):
                 work.dh[k] += above[k]
-            vectors = w0 + (inputs + Hp + 1) * G
+            bias = w0 + (inputs + Hp) * G
+            vectors, gains = bias + G, bias + G + cell.own * Hp
+            gates, hat, scale = work.gates[at * G :], work.hat[at * G :], work.normal[at * cell.gates :]
             call_backward(cell.backward, theta, vectors, work.gates, at * G, work.kept, at * Hp, work.extra, at * Hp,
                           work.dh, _ZERO, work.carry, _ZERO, out_gradient, vectors, B, Hp)  # fmt: skip
-            multiply(work.gates, at * G, G, _ONE, B, G, work.transposed, _ZERO, Hp, Hp,
+            if cell.late > 0:
+                if cell.normal > 0:
+                    take_back(cell, gates, hat, scale, own, cell.gates, theta[gains:], B, Hp, out_gradient[bias:],
+                              out_gradient[gains:])  # fmt: skip
+                multiply(work.gates, at * G + G - late, G, _ONE, B, late, work.transposed, (G - late) * Hp, Hp, Hp,
+                         work.zeros, _ZERO, _ZERO, work.d_instead, _ZERO, Hp)  # fmt: skip
+                copy_kept(work.d_instead, work.keep_h[layer * B * Hp :], B * Hp, work.d_instead)
+                call_early_backward(cell.early_backward, work.gates, at * G, work.kept, at * Hp, work.d_instead, _ZERO,
+                                    work.dh, _ZERO, B, Hp)  # fmt: skip
+            if cell.normal > 0:
+                take_back(
+                    cell, gates, hat, scale, 0, own, theta[gains:], B, Hp, out_gradient[bias:], out_gradient[gains:]
+                )
+            multiply(work.gates, at * G, G, _ONE, B, G - late, work.transposed, _ZERO, Hp, Hp,
                      work.zeros, _ZERO, _ZERO, work.product, _ZERO, Hp)  # fmt: skip
             add_kept(work.product, work.keep_h[layer * B * Hp :], B * Hp, work.dh)
         at = layer * rows
@@ -177,9 +228,15 @@ def add_gradient(cell, theta, T, B, I, Hp, L, O, work, out_gradient):
             multiply(work.gates, at * G, G, _ONE, rows, G, work.transposed, G * Hp, Hp, Hp,
                      work.zeros, _ZERO, _ZERO, work.upstream, _ZERO, Hp)  # fmt: skip
             copy_kept(work.upstream, work.keep[(at - rows) * Hp :], rows * Hp, work.upstream)
-        multiply(work.z, at * X, _ONE, X, inputs + Hp, rows, work.gates, at * G, G, G,
+        multiply(work.z, at * X, _ONE, X, inputs, rows, work.gates, at * G, G, G,
                  out_gradient, w0, G, out_gradient, w0, G)  # fmt: skip
-        add_column_sums(work.gates, at * G, rows, G, out_gradient, w0 + (inputs + Hp) * G)
+        multiply(work.z, at * X + inputs, _ONE, X, Hp, rows, work.gates, at * G, G, G - late,
+                 out_gradient, recurrent, G, out_gradient, recurrent, G)  # fmt: skip
+        if late > 0:
+            multiply(work.instead, at * Hp, _ONE, Hp, Hp, rows, work.gates, at * G + G - late, G, late,
+                     out_gradient, recurrent + G - late, G, out_gradient, recurrent + G - late, G)  # fmt: skip
+        if cell.normal == 0:
+            add_column_sums(work.gates, at * G, rows, G, out_gradient, w0 + (inputs + Hp) * G)
         clear_unread(cell, inputs, Hp, out_gradient, w0)
 
 

@@ -97,6 +97,20 @@ def call_forward(typing_context, address, vectors, v0, gates, g0, kept, k0, extr
 
 
 @intrinsic
+def call_early_forward(typing_context, address, gates, g0, h, h0, instead, i0, B, Hp):
+    """`early_forward` of `training` on parts of flat arrays."""
+    n = types.int64
+    return types.void(n, gates, n, h, n, instead, n, n, n), _emit
+
+
+@intrinsic
+def call_early_backward(typing_context, address, gates, g0, kept, k0, d_instead, i0, dh, h0, B, Hp):
+    """`early_backward` of `training` on parts of flat arrays."""
+    n = types.int64
+    return types.void(n, gates, n, kept, n, d_instead, n, dh, n, n, n), _emit
+
+
+@intrinsic
 def call_backward(
     typing_context, address, vectors, v0, gates, g0, kept, k0, extra, x0, dh, h0, carry, c0, out_vectors, o0, B, Hp
 ):  # fmt: skip

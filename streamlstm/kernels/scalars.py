@@ -1,6 +1,6 @@
 """Elementary functions in plain arithmetic, so that every host with the same arithmetic class gives the same bits.
 
-`exp32`, `sigmoid32` and `tanh32` are the scalar form of `vector.Emitter.exp` for training loops, which LLVM vectorises;
+`exp32`, `sigmoid32` and `tanh32` are the scalar form of `Arithmetic.exp` for training loops, which LLVM vectorises;
 `log` is for the few logarithms of a threshold.
 """
 
@@ -8,8 +8,9 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from streamlstm.kernels.arithmetic import EXP_Q, LN2_HIGH, LN2_LOW, LOG2_E, MAGIC
 from streamlstm.kernels.compiling import jit
-from streamlstm.kernels.vector import EXP_Q, FLOAT, I32, LN2_HIGH, LN2_LOW, LOG2_E, MAGIC
+from streamlstm.kernels.vector import FLOAT, I32
 
 _ONE, _TWO, _BOUND = np.float32(1), np.float32(2), np.float32(87)
 _LOG2_E, _MAGIC = np.float32(LOG2_E), np.float32(MAGIC)

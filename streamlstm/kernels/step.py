@@ -15,11 +15,11 @@ def step_batch(step, weights, H, x, slots, state, scratch):
 
     step, address of the cell's step; weights (flat) float32, one layer as `Cell.pack` lays it out; H, its hidden units; x
     (B, I) float32; slots int32 (B); state (S, 2 Hp) float32, a stream's h, then its c, H rounded up to Hp, a multiple of
-    16; scratch float32, at least TILE * (I + H). No two of `slots` may be equal: a tile's rows read the old h before any
-    of them writes.
+    16; scratch float32, TILE * (I + H + `Cell.room`). No two of `slots` may be equal: a tile's rows read the old h before
+    any of them writes.
     """
     B, I = x.shape
-    ldz = I + H
+    ldz = scratch.shape[0] // TILE
     Hp = np.int64((H + LANES - 1) // LANES * LANES)
     for first in range(0, B, TILE):
         count = min(TILE, B - first)
@@ -40,6 +40,7 @@ def step_sequence(step, weights, H, x, slots, state, scratch, out_h):
     slots int32 (1) is the stream; the other arguments are those of `step_batch`.
     """
     T, I = x.shape
+    ldz = scratch.shape[0] // TILE
     Hp = np.int64((H + LANES - 1) // LANES * LANES)
     row = state[slots[0]]
     for t in range(T):
@@ -47,7 +48,7 @@ def step_sequence(step, weights, H, x, slots, state, scratch, out_h):
             scratch[k] = x[t, k]
         for k in range(H):
             scratch[I + k] = row[k]
-        call_step(step, weights, _ZERO, I, H, scratch, _ZERO, I + H, slots, _ZERO, _ONE, state, _ZERO, state.shape[1],
+        call_step(step, weights, _ZERO, I, H, scratch, _ZERO, ldz, slots, _ZERO, _ONE, state, _ZERO, state.shape[1],
                   _ZERO, Hp)  # fmt: skip
         for k in range(H):
             out_h[t, k] = row[k]

@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils as numba_cgutils
 
+from streamlstm.kernels.arithmetic import Arithmetic
 from streamlstm.kernels.compiling import HAS_FMA, LANES
 
 cgutils: Any = numba_cgutils
@@ -17,18 +18,8 @@ FLOAT = ir.FloatType()
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
 
-# exp(r) = 1 + r + r^2 q(r) on [-ln 2 / 2, ln 2 / 2]: least maximal relative error 1.05e-7 for a q of degree 3, found by
-# Lawson's reweighted least squares in float64.
-EXP_Q = (0.4999923149472263, 0.16667114649745457, 0.04189015688344076, 0.00831252018649644)
-LOG2_E = 1.4426950408889634
-LN2_HIGH, LN2_LOW = (
-    0.693145751953125,
-    1.428606765330187e-06,
-)  # the first has 9 trailing zero bits: n * LN2_HIGH is exact
-MAGIC = 12582912.0  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the sum
 
-
-class Emitter:
+class Emitter(Arithmetic):
     """One intrinsic's builder, with the few operations on vectors of `lanes` values that the kernels use."""
 
     def __init__(self, builder: Any, lanes: int = LANES) -> None:
@@ -42,8 +33,61 @@ class Emitter:
         """All lanes `value`, rounded to float32."""
         return ir.Constant(self._vector, [ir.Constant(FLOAT, value)] * self.lanes)
 
-    def _integers(self, value: int) -> Any:
+    def integers(self, value: int) -> Any:
+        """All lanes the int32 `value`."""
         return ir.Constant(self._bits, [value] * self.lanes)
+
+    def add(self, a: Any, b: Any) -> Any:
+        """a + b."""
+        return self.builder.fadd(a, b)
+
+    def sub(self, a: Any, b: Any) -> Any:
+        """a - b."""
+        return self.builder.fsub(a, b)
+
+    def mul(self, a: Any, b: Any) -> Any:
+        """a * b."""
+        return self.builder.fmul(a, b)
+
+    def div(self, a: Any, b: Any) -> Any:
+        """a / b."""
+        return self.builder.fdiv(a, b)
+
+    def below(self, a: Any, b: Any) -> Any:
+        """Where a < b; nowhere that either is NaN."""
+        return self.builder.fcmp_ordered("<", a, b)
+
+    def choose(self, mask: Any, a: Any, b: Any) -> Any:
+        """a in the lanes of the mask, else b."""
+        return self.builder.select(mask, a, b)
+
+    def bits(self, x: Any) -> Any:
+        """The int32 of the same bits."""
+        return self.builder.bitcast(x, self._bits)
+
+    def of_bits(self, bits: Any) -> Any:
+        """The float32 of the same bits."""
+        return self.builder.bitcast(bits, self._vector)
+
+    def plus(self, a: Any, b: Any) -> Any:
+        """a + b of int32, which wraps."""
+        return self.builder.add(a, b)
+
+    def both(self, a: Any, b: Any) -> Any:
+        """Bits that are in a and in b."""
+        return self.builder.and_(a, b)
+
+    def shift_left(self, a: Any, places: int) -> Any:
+        """a 2^places of int32, which wraps."""
+        return self.builder.shl(a, self.integers(places))
+
+    def shift_right(self, a: Any, places: int) -> Any:
+        """a 2^-places of int32, rounded down."""
+        return self.builder.ashr(a, self.integers(places))
+
+    def from_integers(self, a: Any) -> Any:
+        """The float32 of an int32's value."""
+        return self.builder.sitofp(a, self._vector)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once where the host can (class `fma`), else twice (class `nofma`)."""
@@ -72,7 +116,7 @@ class Emitter:
         """The float `value` in all lanes."""
         undefined = ir.Constant(self._vector, ir.Undefined)
         scalar = self.builder.insert_element(undefined, value, I32(0))
-        return self.builder.shuffle_vector(scalar, undefined, self._integers(0))
+        return self.builder.shuffle_vector(scalar, undefined, self.integers(0))
 
     def sqrt(self, x: Any) -> Any:
         """Square roots."""
@@ -92,47 +136,39 @@ class Emitter:
             cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{self.lanes}f32"), [x]
         )
 
-    def clamp(self, x: Any, bound: float) -> Any:
-        """x within +-bound; NaN stays NaN, since a comparison with it is false."""
-        low, high = self.constant(-bound), self.constant(bound)
-        x = self.builder.select(self.builder.fcmp_ordered("<", x, low), low, x)
-        return self.builder.select(self.builder.fcmp_ordered(">", x, high), high, x)
+    def first_lanes(self, count: Any) -> Any:
+        """The mask of the first `count` lanes, an i64."""
+        numbers = ir.Constant(self._bits, list(range(self.lanes)))
+        many = self.builder.insert_element(
+            ir.Constant(self._bits, ir.Undefined), self.builder.trunc(count, I32), I32(0)
+        )
+        many = self.builder.shuffle_vector(many, ir.Constant(self._bits, ir.Undefined), self.integers(0))
+        return self.builder.icmp_signed("<", numbers, many)
 
-    def exp(self, x: Any) -> Any:
-        """exp(x) for |x| <= 87, within 2 ulp; NaN stays NaN.
+    def total(self, x: Any) -> Any:
+        """The sum of all lanes as a float: each with the one half a vector away, then likewise among those left."""
+        width = self.lanes
+        while width > 1:
+            width //= 2
+            lanes = ir.Constant(self._bits, [(n + width) % self.lanes for n in range(self.lanes)])
+            x = self.add(x, self.builder.shuffle_vector(x, ir.Constant(self._vector, ir.Undefined), lanes))
+        return self.builder.extract_element(x, I32(0))
 
-        Cody and Waite's reduction x = n ln 2 + r, a polynomial for exp(r), and 2^n put together from bits. NaN passes
-        through the polynomial and meets a finite or infinite 2^n in a product.
-        """
+    def load_half(self, base: Any, offset: Any) -> Any:
+        """Floats of the float16 at base + offset, counted in float16."""
+        value = self.builder.load(self._at_half(base, offset))
+        value.align = 2
+        return self.builder.fpext(value, self._vector)
+
+    def store_half(self, value: Any, base: Any, offset: Any) -> None:
+        """Writes floats as the nearest float16 at base + offset, counted in float16."""
+        halves = self.builder.fptrunc(value, ir.VectorType(ir.HalfType(), self.lanes))
+        self.builder.store(halves, self._at_half(base, offset)).align = 2
+
+    def _at_half(self, base: Any, offset: Any) -> Any:
         b = self.builder
-        shifted = self.fma(x, self.constant(LOG2_E), self.constant(MAGIC))
-        n = b.fsub(shifted, self.constant(MAGIC))
-        r = self.fma(n, self.constant(-LN2_HIGH), x)
-        r = self.fma(n, self.constant(-LN2_LOW), r)
-        q = self.constant(EXP_Q[3])
-        for coefficient in (EXP_Q[2], EXP_Q[1], EXP_Q[0], 1.0, 1.0):
-            q = self.fma(q, r, self.constant(coefficient))
-        exponent = b.shl(b.bitcast(shifted, self._bits), self._integers(23))
-        scale = b.bitcast(b.add(exponent, self._integers(0x3F800000)), self._vector)
-        return b.fmul(q, scale)
-
-    def log1p(self, c: Any) -> Any:
-        """ln(1 + c) of c >= 0, within 2e-7 absolute and 2 ulp of larger results.
-
-        1 + c = m 2^n with m from sqrt(1/2) to sqrt 2, ln m = 2 atanh((m - 1) / (m + 1)) by its series.
-        """
-        b, one = self.builder, self.constant(1.0)
-        root = 0x3F3504F3  # sqrt(1/2)
-        bits = b.add(b.bitcast(b.fadd(one, c), self._bits), self._integers(0x3F800000 - root))
-        n = b.sitofp(b.sub(b.ashr(bits, self._integers(23)), self._integers(127)), self._vector)
-        mantissa = b.and_(bits, self._integers(0x007FFFFF))
-        m = b.bitcast(b.add(mantissa, self._integers(root)), self._vector)
-        s = b.fdiv(b.fsub(m, one), b.fadd(m, one))
-        t = b.fmul(s, s)
-        series = self.constant(1 / 9)
-        for coefficient in (1 / 7, 1 / 5, 1 / 3, 1.0):
-            series = b.fadd(self.constant(coefficient), b.fmul(t, series))
-        return b.fadd(b.fmul(n, self.constant(0.6931471805599453)), b.fmul(b.fadd(s, s), series))
+        first = b.gep(b.bitcast(base, ir.HalfType().as_pointer()), [offset])
+        return b.bitcast(first, ir.VectorType(ir.HalfType(), self.lanes).as_pointer())
 
     def prefetch(self, base: Any, size: Any) -> None:
         """Asks for the cache lines of `size` bytes at base, to be written."""

@@ -109,7 +109,7 @@ class _Training:
         settings, T = config.training, config.training.window
         I, self._targets = series[0].inputs.shape[1], series[0].target.shape[1]
         Hp, L, O = int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs
-        self._settings, self._cell = settings, layout.cell.kernels()
+        self._settings, self._cell = settings, layout.cell.kernels(layout.hidden_size)
         self._sizes = I, Hp, L, O
         theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
         cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]

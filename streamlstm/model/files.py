@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from streamlstm.config import Config
 from streamlstm.errors import ConfigError, ModelError, OutputError
-from streamlstm.kernels.cells import CELLS
+from streamlstm.kernels.cells import cell_named
 from streamlstm.model.network import Model, Network, Starts
 from streamlstm.version import VERSION
 
@@ -96,7 +96,7 @@ def load_model(path: str | Path) -> Model:
 def model_from(tensors: dict[str, Any], description: dict[str, Any]) -> Model:
     """The model of named tensors and their description."""
     config = Config.model_validate(description["config"])
-    cell = CELLS[config.model.cell]
+    cell = cell_named(config.model.cell, config.model.layer_norm)
     layers = []
     for n in range(config.model.num_layers):
         start, end = f"{cell.name}.", f"_l{n}"

@@ -7,7 +7,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.kernels.block import block_size
-from streamlstm.kernels.cells import CELLS, Cell
+from streamlstm.kernels.cells import Cell, cell_named
 from streamlstm.kernels.compiling import LANES
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import *
@@ -79,7 +79,7 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     kind = KINDS[config.threshold.kind]
     sizes = np.zeros(SIZES, np.int64)
     sizes[[N_FEATURES, N_KNOWN, HIDDEN, LAYERS, PADDED]] = D, K, H, L, Hp
-    cell = CELLS[config.model.cell]
+    cell = cell_named(config.model.cell, config.model.layer_norm)
     sizes[[GATES, VECTORS]] = cell.gates, cell.vectors  # STEP is an address, which a process finds for itself
     sizes[N_CALENDAR] = CALENDAR if config.model.calendar else 0
     sizes[OUTPUTS] = padded(HEADS * D)
@@ -111,7 +111,8 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     sizes[STATS_WIDTH] = sizes[AT_VALUE] + (D if rules & RULE_VALUE else 0)
     sizes[N_REGRESSORS] = P = 1 + REGRESSORS * D + K + sizes[N_CALENDAR]
     # rows of the network's scratch, with room for what a copy writes too much
-    sizes[LDZ], sizes[LDR] = max(D + K + Hp, padded(D), 2 * Hp if L > 1 else 0), Hp + 2 * P + LANES
+    sizes[LDZ] = max(D + K + Hp, padded(D), 2 * Hp if L > 1 else 0) + cell.room(H)
+    sizes[LDR] = Hp + 2 * P + LANES
     sizes[WINDOW], sizes[SEGMENT] = window, config.learning.update_every if online else 0
     sizes[KIND], sizes[ONLINE], sizes[RULES] = kind, int(online), rules
     sizes[DROPS] = DROP_LATE * (time.late == "drop") | DROP_REPEATED * (time.repeated == "drop")

@@ -136,6 +136,7 @@ class Model:
         """Raises ModelError unless the configuration asks for the network that the model holds."""
         found = {
             "cell": self.network.cell.name,
+            "layer_norm": self.network.cell.layer_norm,
             "hidden_size": self.network.hidden_size,
             "num_layers": len(self.network.layers),
             "calendar": self.config.model.calendar,

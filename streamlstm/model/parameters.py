@@ -11,14 +11,15 @@ from streamlstm.types import Float32, Float64
 
 
 def initial_theta(cell: Cell, I: int, H: int, Hp: int, L: int, O: int, seed: int) -> Float32:
-    """Untrained parameters: uniform within 1 / sqrt(H), a forget gate's bias 1, further vectors and the readout zero.
+    """Untrained parameters: uniform within 1 / sqrt(H), a forget gate's bias and gains 1, further vectors and readout zero.
 
     With a readout of zero the linear skip alone predicts, until the network has learned something that it leaves over.
     """
     rng = np.random.default_rng(seed)
     theta = np.zeros(theta_size(cell, I, Hp, L, O), np.float32)
     bound = 1 / H**0.5
-    for inputs, W_ih, W_hh, bias, _ in _views(cell, theta, I, H, Hp, L):
+    for inputs, W_ih, W_hh, bias, vectors in _views(cell, theta, I, H, Hp, L):
+        vectors[cell.own_vectors :, :H] = 1
         for W, gates in ((W_ih, cell.input_gates), (W_hh, cell.recurrent_gates)):
             drawn = rng.uniform(-bound, bound, (inputs if W is W_ih else H, len(gates), H))
             W[:, list(gates), :H] = drawn

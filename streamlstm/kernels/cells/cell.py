@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamlstm.kernels.cells.tile import UNITS
-from streamlstm.kernels.compiling import CFunction
+from streamlstm.kernels.cells.tile import PROGRAMS, UNITS, Program, step_function
+from streamlstm.kernels.compiling import LANES, CFunction
 from streamlstm.types import Float32
 
 
@@ -23,7 +23,11 @@ class Layer(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """A cell as kernels see it: its sizes, bits of the gates that read inputs and h, addresses of its functions."""
+    """A cell as training kernels see it: sizes, bits of the gates that read inputs and h, addresses of its functions.
+
+    late: gates, the last ones, that read in place of h what `early` makes of the others; normal: H with layer
+    normalisation, else 0; normalised: bits of the gates that it is for; own: further vectors without gains.
+    """
 
     gates: int
     vectors: int
@@ -31,35 +35,83 @@ class Kernels(NamedTuple):
     reading_h: int
     forward: int
     backward: int
+    late: int
+    early_forward: int
+    early_backward: int
+    normal: int
+    normalised: int
+    own: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A recurrent cell of G gates and V further vectors of one value per unit.
+    """A recurrent cell: its step as a program, its functions for training, and the gate whose bias starts at 1.
 
-    input_gates and recurrent_gates: which gates read the inputs, and h, in the order of PyTorch's weights; forget_gate: the
-    one whose bias starts at 1.
+    early: of a program of two stages, the functions of training for what the first leaves in place of h; layer_norm:
+    layer normalisation (Ba and others 2016) of the sums of gates that read h, each gate over its H units.
     """
 
     name: str
-    gates: int
-    step: CFunction
+    program: Program
     forward: CFunction
     backward: CFunction
-    vectors: int = 0
-    input_gates: tuple[int, ...] = (0, 1, 2, 3)
-    recurrent_gates: tuple[int, ...] = (0, 1, 2, 3)
     forget_gate: int | None = None
+    early: tuple[CFunction, CFunction] | None = None
+    layer_norm: bool = False
+
+    @property
+    def gates(self) -> int:
+        """G."""
+        return self.program.gates
+
+    @property
+    def own_vectors(self) -> int:
+        """Further vectors without the gains of layer normalisation."""
+        return self.program.vectors
+
+    @property
+    def vectors(self) -> int:
+        """V: further vectors, then gains."""
+        return self.program.further(self.layer_norm)
+
+    @property
+    def input_gates(self) -> tuple[int, ...]:
+        """Gates that read the inputs, in the order of PyTorch's weights."""
+        return tuple(sorted(gate for stage in self.program.stages for gate in stage.inputs))
+
+    @property
+    def recurrent_gates(self) -> tuple[int, ...]:
+        """Gates that read h, or what stands in its place, in the order of PyTorch's weights."""
+        return self.program.normalised
+
+    @property
+    def step(self) -> CFunction:
+        """One step on a state of float32, see `tile`."""
+        return step_function(PROGRAMS.index(self.program), int(self.layer_norm), 0)
+
+    @property
+    def step_half(self) -> CFunction:
+        """One step on a state of float16."""
+        return step_function(PROGRAMS.index(self.program), int(self.layer_norm), 1)
+
+    def room(self, H: int) -> int:
+        """float32 values of a row of z behind the old h."""
+        return self.program.room(self.layer_norm) * -(-H // LANES) * LANES
 
     def compile(self) -> None:
         """Compiles, or loads, all functions."""
-        for function in (self.step, self.forward, self.backward):
+        for function in (self.step, self.forward, self.backward, *(self.early or ())):
             function.compiled  # noqa: B018 - made when asked for
 
-    def kernels(self) -> Kernels:
-        """What training kernels need; compiles, or loads, the functions of training."""
-        inputs, h = (sum(1 << gate for gate in gates) for gates in (self.input_gates, self.recurrent_gates))
-        return Kernels(self.gates, self.vectors, inputs, h, self.forward.address, self.backward.address)
+    def kernels(self, H: int) -> Kernels:
+        """What training kernels need for H units; compiles, or loads, the functions of training."""
+        program, late = self.program, sum(len(stage.instead) for stage in self.program.stages)
+        early_forward, early_backward = (function.address for function in self.early) if self.early else (0, 0)
+        return Kernels(
+            self.gates, self.vectors, _bits(self.input_gates), _bits(self.recurrent_gates), self.forward.address,
+            self.backward.address, late, early_forward, early_backward, H if self.layer_norm else 0,
+            _bits(program.normalised), self.own_vectors,
+        )  # fmt: skip
 
     def shapes(self, I: int, H: int) -> tuple[tuple[int, ...], ...]:
         """Shapes of a `Layer` of I inputs and H units."""
@@ -84,7 +136,7 @@ class Cell:
         """A layer's weights by PyTorch's names and in its order; the bias stands in the first of its two."""
         H = layer.W_hh.shape[1]
         of_inputs, of_h = self._rows(self.input_gates, H), self._rows(self.recurrent_gates, H)
-        second = np.zeros(self.gates * H, np.float32)
+        second = np.zeros_like(layer.bias)
         alone = self._rows(tuple(gate for gate in range(self.gates) if gate not in self.input_gates), H)
         second[alone] = layer.bias[alone]
         named = {
@@ -93,7 +145,12 @@ class Cell:
             "bias_ih": layer.bias[of_inputs],
             "bias_hh": second[of_h],
         }
-        return named | ({"weight_ch": layer.vectors} if self.vectors else {})
+        own = self.own_vectors * H
+        if own:
+            named["weight_ch"] = layer.vectors[:own]
+        if self.layer_norm:
+            named["weight_ln"] = layer.vectors[own:][of_h]
+        return named
 
     def layer(self, tensors: dict[str, Float32]) -> Layer:
         """The reverse of `tensors`; ValueError where a shape does not fit the cell."""
@@ -105,10 +162,17 @@ class Cell:
         layer.W_hh[of_h] = W_hh
         layer.bias[of_inputs] += tensors["bias_ih"]
         layer.bias[of_h] += tensors["bias_hh"]
-        if self.vectors:
-            layer.vectors[:] = tensors["weight_ch"]
+        own = self.own_vectors * H
+        if own:
+            layer.vectors[:own] = tensors["weight_ch"]
+        if self.layer_norm:
+            layer.vectors[own:][of_h] = tensors["weight_ln"]
         return layer
 
     @staticmethod
     def _rows(gates: tuple[int, ...], H: int) -> list[int]:
         return [gate * H + unit for gate in gates for unit in range(H)]
+
+
+def _bits(gates: tuple[int, ...]) -> int:
+    return sum(1 << gate for gate in gates)

@@ -7,7 +7,7 @@ other's inputs.
 import numpy as np
 
 from streamlstm.kernels.cells.cell import Cell
-from streamlstm.kernels.cells.tile import STEP, Units, make_step
+from streamlstm.kernels.cells.tile import Program, Stage, Units
 from streamlstm.kernels.cells.training import BACKWARD, FORWARD, part
 from streamlstm.kernels.compiling import c_function
 from streamlstm.kernels.scalars import sigmoid32, tanh32
@@ -16,24 +16,14 @@ _ONE = np.float32(1)
 
 
 def _finish(units: Units) -> None:
-    e, b = units.e, units.e.builder
+    e = units.e
     r, z, of_x, of_h = units.gates
     one = e.constant(1.0)
     ez = units.exp_minus(z)
-    en = units.exp_minus(b.fadd(of_x, b.fdiv(of_h, b.fadd(one, units.exp_minus(r)))), 2.0)
+    en = units.exp_minus(e.add(of_x, e.div(of_h, e.add(one, units.exp_minus(r)))), 2.0)
     # ((1 - z) tanh(n) + z h) over one denominator
-    top = e.fma(units.h(), b.fadd(one, en), b.fmul(b.fsub(one, en), ez))
-    units.write_h(b.fdiv(top, b.fmul(b.fadd(one, en), b.fadd(one, ez))))
-
-
-_OF_INPUTS, _OF_H = (0, 1, 2), (0, 1, 3)
-_step = make_step(4, 0, _finish, (_OF_INPUTS, _OF_H))
-
-
-@c_function(STEP)
-def step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0):
-    """One step of the cell, see `tile`."""
-    _step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0)
+    top = e.fma(units.h(), e.add(one, en), e.mul(e.sub(one, en), ez))
+    units.write_h(e.div(top, e.mul(e.add(one, en), e.add(one, ez))))
 
 
 @c_function(FORWARD)
@@ -75,4 +65,5 @@ def backward(vectors, gates, kept, extra, dh, carry, out_vectors, B, Hp):
             up[u] = through
 
 
-GRU = Cell("gru", 4, step, forward, backward, input_gates=_OF_INPUTS, recurrent_gates=_OF_H)
+_STAGE = Stage((0, 1, 2, 3), _finish, inputs=(0, 1, 2), h=(0, 1, 3))
+GRU = Cell("gru", Program(4, 0, (_STAGE,)), forward, backward)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from streamlstm.kernels.cells.cell import Cell
-from streamlstm.kernels.cells.tile import STEP, Units, make_step
+from streamlstm.kernels.cells.tile import Program, Stage, Units
 from streamlstm.kernels.cells.training import BACKWARD, FORWARD, part
 from streamlstm.kernels.compiling import c_function
 from streamlstm.kernels.scalars import sigmoid32, tanh32
@@ -12,25 +12,19 @@ _ONE = np.float32(1)
 
 
 def _finish(units: Units) -> None:
-    e, b = units.e, units.e.builder
+    e = units.e
     i, f, g, o = units.gates
     one = e.constant(1.0)
     ei, ef, eo, eg = units.exp_minus(i), units.exp_minus(f), units.exp_minus(o), units.exp_minus(g, 2.0)
     # sigmoid(f) c + sigmoid(i) tanh(g) over one denominator: one division instead of three.
-    ig, f1 = b.fmul(b.fadd(one, ei), b.fadd(one, eg)), b.fadd(one, ef)
-    cell = b.fdiv(e.fma(units.c(), ig, b.fmul(b.fsub(one, eg), f1)), b.fmul(ig, f1))
+    ig, f1 = e.mul(e.add(one, ei), e.add(one, eg)), e.add(one, ef)
+    cell = e.div(e.fma(units.c(), ig, e.mul(e.sub(one, eg), f1)), e.mul(ig, f1))
     ec = units.exp_minus(cell, 2.0)
     units.write_c(cell)
-    units.write_h(b.fdiv(b.fsub(one, ec), b.fmul(b.fadd(one, eo), b.fadd(one, ec))))
+    units.write_h(e.div(e.sub(one, ec), e.mul(e.add(one, eo), e.add(one, ec))))
 
 
-_step = make_step(4, 0, _finish)
-
-
-@c_function(STEP)
-def step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0):
-    """One step of the cell, see `tile`."""
-    _step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0)
+_GATES = (0, 1, 2, 3)
 
 
 @c_function(FORWARD)
@@ -92,4 +86,5 @@ def backward(vectors, gates, kept, extra, dh, carry, out_vectors, B, Hp):
             up[u] = 0
 
 
-LSTM = Cell("lstm", 4, step, forward, backward, forget_gate=1)
+_STAGE = Stage(_GATES, _finish, inputs=_GATES, h=_GATES)
+LSTM = Cell("lstm", Program(4, 0, (_STAGE,)), forward, backward, forget_gate=1)

@@ -6,7 +6,7 @@ Its further vectors are the peepholes of i, f and o.
 import numpy as np
 
 from streamlstm.kernels.cells.cell import Cell
-from streamlstm.kernels.cells.tile import STEP, Units, make_step
+from streamlstm.kernels.cells.tile import Program, Stage, Units
 from streamlstm.kernels.cells.training import BACKWARD, FORWARD, part
 from streamlstm.kernels.compiling import c_function
 from streamlstm.kernels.scalars import sigmoid32, tanh32
@@ -15,27 +15,21 @@ _ONE = np.float32(1)
 
 
 def _finish(units: Units) -> None:
-    e, b = units.e, units.e.builder
+    e = units.e
     i, f, g, o = units.gates
     one, before = e.constant(1.0), units.c()
     ei = units.exp_minus(e.fma(units.vector(0), before, i))
     ef = units.exp_minus(e.fma(units.vector(1), before, f))
     eg = units.exp_minus(g, 2.0)
-    ig, f1 = b.fmul(b.fadd(one, ei), b.fadd(one, eg)), b.fadd(one, ef)
-    cell = b.fdiv(e.fma(before, ig, b.fmul(b.fsub(one, eg), f1)), b.fmul(ig, f1))
+    ig, f1 = e.mul(e.add(one, ei), e.add(one, eg)), e.add(one, ef)
+    cell = e.div(e.fma(before, ig, e.mul(e.sub(one, eg), f1)), e.mul(ig, f1))
     eo = units.exp_minus(e.fma(units.vector(2), cell, o))
     ec = units.exp_minus(cell, 2.0)
     units.write_c(cell)
-    units.write_h(b.fdiv(b.fsub(one, ec), b.fmul(b.fadd(one, eo), b.fadd(one, ec))))
+    units.write_h(e.div(e.sub(one, ec), e.mul(e.add(one, eo), e.add(one, ec))))
 
 
-_step = make_step(4, 3, _finish)
-
-
-@c_function(STEP)
-def step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0):
-    """One step of the cell, see `tile`."""
-    _step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0)
+_GATES = (0, 1, 2, 3)
 
 
 @c_function(FORWARD)
@@ -95,4 +89,5 @@ def backward(vectors, gates, kept, extra, dh, carry, out_vectors, B, Hp):
             d_o[u] += o[u] * after[u]
 
 
-PEEPHOLE_LSTM = Cell("peephole_lstm", 4, step, forward, backward, vectors=3, forget_gate=1)
+_STAGE = Stage(_GATES, _finish, inputs=_GATES, h=_GATES)
+PEEPHOLE_LSTM = Cell("peephole_lstm", Program(4, 3, (_STAGE,)), forward, backward, forget_gate=1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from streamlstm.kernels.cells.cell import Cell
-from streamlstm.kernels.cells.tile import STEP, Units, make_step
+from streamlstm.kernels.cells.tile import Program, Stage, Units
 from streamlstm.kernels.cells.training import BACKWARD, FORWARD, part
 from streamlstm.kernels.compiling import c_function
 
@@ -12,19 +12,10 @@ _ZERO, _MOST = np.float32(0), np.float32(1e6)
 
 
 def _finish(units: Units) -> None:
-    e, b = units.e, units.e.builder
-    value, zero, most = units.gates[0], e.constant(0.0), e.constant(float(_MOST))
-    value = b.select(b.fcmp_ordered("<", value, zero), zero, value)
-    units.write_h(b.select(b.fcmp_ordered(">", value, most), most, value))
-
-
-_step = make_step(1, 0, _finish)
-
-
-@c_function(STEP)
-def step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0):
-    """One step of the cell, see `tile`."""
-    _step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0)
+    e, value = units.e, units.gates[0]
+    zero, most = e.constant(0.0), e.constant(float(_MOST))
+    value = e.choose(e.below(value, zero), zero, value)
+    units.write_h(e.choose(e.below(most, value), most, value))
 
 
 @c_function(FORWARD)
@@ -47,4 +38,5 @@ def backward(vectors, gates, kept, extra, dh, carry, out_vectors, B, Hp):
         up[k] = 0
 
 
-RNN_RELU = Cell("rnn_relu", 1, step, forward, backward, input_gates=(0,), recurrent_gates=(0,))
+_STAGE = Stage((0,), _finish, inputs=(0,), h=(0,))
+RNN_RELU = Cell("rnn_relu", Program(1, 0, (_STAGE,)), forward, backward)

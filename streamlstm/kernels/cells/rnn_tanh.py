@@ -3,7 +3,7 @@
 import numpy as np
 
 from streamlstm.kernels.cells.cell import Cell
-from streamlstm.kernels.cells.tile import STEP, Units, make_step
+from streamlstm.kernels.cells.tile import Program, Stage, Units
 from streamlstm.kernels.cells.training import BACKWARD, FORWARD, part
 from streamlstm.kernels.compiling import c_function
 from streamlstm.kernels.scalars import tanh32
@@ -12,18 +12,9 @@ _ONE = np.float32(1)
 
 
 def _finish(units: Units) -> None:
-    e, b = units.e, units.e.builder
-    one, exp = e.constant(1.0), units.exp_minus(units.gates[0], 2.0)
-    units.write_h(b.fdiv(b.fsub(one, exp), b.fadd(one, exp)))
-
-
-_step = make_step(1, 0, _finish)
-
-
-@c_function(STEP)
-def step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0):
-    """One step of the cell, see `tile`."""
-    _step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0)
+    e, one = units.e, units.e.constant(1.0)
+    exp = units.exp_minus(units.gates[0], 2.0)
+    units.write_h(e.div(e.sub(one, exp), e.add(one, exp)))
 
 
 @c_function(FORWARD)
@@ -46,4 +37,5 @@ def backward(vectors, gates, kept, extra, dh, carry, out_vectors, B, Hp):
         up[k] = 0
 
 
-RNN_TANH = Cell("rnn_tanh", 1, step, forward, backward, input_gates=(0,), recurrent_gates=(0,))
+_STAGE = Stage((0,), _finish, inputs=(0,), h=(0,))
+RNN_TANH = Cell("rnn_tanh", Program(1, 0, (_STAGE,)), forward, backward)

@@ -3,23 +3,30 @@
 | letter | size |
 |---|---|
 | I, H | inputs of the layer, hidden units |
-| K | I + H, the inner sum |
 | G | gates: sums that a unit needs, each of its own column of the weights |
 | U | units of a panel: one vector register of them |
 | P | panels: H / U, rounded up |
 
-Weights of a layer are P panels after one another, each (1 + K, G U) float32: the bias, then a row per k; then the cell's
-further vectors, U values each. Units beyond H have zero weights and stay exactly zero.
+Weights of a layer are P panels after one another, each (1 + I + H, G U) float32: the bias, then a row per input and per h;
+then the cell's further vectors, U values each, and with layer normalisation the gain of every gate. Units beyond H have
+zero weights and stay exactly zero.
+
+A cell is one or more stages: sums of some gates, and what is made of them. A row of z holds the inputs, the old h, and
+behind them what a stage leaves for the next one in place of h (Hp values, H rounded up to 16), then, with layer
+normalisation, the sums of all gates (Hp each).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
 
 from numba import types
 from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 
-from streamlstm.kernels.compiling import HAS_AVX512, HAS_FMA, LANES
+from streamlstm.kernels.arithmetic import Arithmetic
+from streamlstm.kernels.compiling import HAS_AVX512, HAS_FMA, LANES, CFunction
 from streamlstm.kernels.vector import I64, Emitter
 
 cgutils: Any = numba_cgutils
@@ -37,109 +44,299 @@ _ACCUMULATORS = 24 if HAS_AVX512 else 8 if HAS_FMA else 4
 # Beyond +-20 a sigmoid differs from 0 or 1 by less than 2.1e-9, a tanh of half that argument rounds to +-1; and a product
 # of three exponentials stays below 2^87, far from an overflow.
 SATURATION = 20.0
+VARIANCE_FLOOR = 1e-5
+"""Of a normalised layer, as in PyTorch's LayerNorm."""
+LARGEST_SUM = 1e15
+"""Of a normalised layer: the sum of 512 squares stays finite."""
+
+
+class Memory(Protocol):
+    """Where the units of one stream lie: state 0 is h and 1 is c."""
+
+    def read_state(self, which: int) -> Any:
+        """h (0) or c (1)."""
+        ...
+
+    def write_state(self, which: int, value: Any) -> None:
+        """The reverse of `read_state`."""
+        ...
+
+    def write_instead(self, value: Any) -> None:
+        """What the next stage reads in place of h."""
+        ...
+
+    def vector(self, n: int) -> Any:
+        """Further vector n."""
+        ...
 
 
 class Units:
-    """The units of a panel for one stream: the sums of their gates, their old state, and what the cell makes of them."""
+    """The units of a panel for one stream: the sums of a stage's gates, the old state, and what the cell makes of them."""
 
-    def __init__(
-        self, e: Emitter, gates: list[Any], state: Any, at_h: Any, at_c: Any, weights: Any, further: Any
-    ) -> None:
-        self.e, self.gates = e, gates
-        self._state, self._h, self._c, self._weights, self._further = state, at_h, at_c, weights, further
+    def __init__(self, e: Arithmetic, gates: list[Any], memory: Memory) -> None:
+        self.e, self.gates, self._memory = e, gates, memory
 
     def h(self) -> Any:
         """The old output."""
-        return self.e.load(self._state, self._h)
+        return self._memory.read_state(0)
 
     def c(self) -> Any:
         """The old cell state."""
-        return self.e.load(self._state, self._c)
+        return self._memory.read_state(1)
 
     def write_h(self, value: Any) -> None:
         """The new output."""
-        self.e.store(value, self._state, self._h)
+        self._memory.write_state(0, value)
 
     def write_c(self, value: Any) -> None:
         """The new cell state."""
-        self.e.store(value, self._state, self._c)
+        self._memory.write_state(1, value)
+
+    def write_instead(self, value: Any) -> None:
+        """What gates of the next stage read in place of h."""
+        self._memory.write_instead(value)
 
     def vector(self, n: int) -> Any:
         """The cell's further vector n, one value per unit."""
-        return self.e.load(self._weights, self.e.builder.add(self._further, I64(n * UNITS)))
+        return self._memory.vector(n)
 
     def exp_minus(self, x: Any, scale: float = 1.0) -> Any:
         """exp(-scale x) with scale x kept within +-SATURATION: 1 / (1 + it) is a sigmoid, with scale 2 half of a tanh."""
-        return self.e.exp(self.e.builder.fmul(self.e.clamp(x, SATURATION / scale), self.e.constant(-scale)))
+        return self.e.exp(self.e.mul(self.e.clamp(x, SATURATION / scale), self.e.constant(-scale)))
 
 
-def make_step(
-    gates: int,
-    vectors: int,
-    finish: Callable[[Units], None],
-    reading: tuple[Sequence[int], Sequence[int]] | None = None,
-) -> Any:
-    """Intrinsic: one step of `count` rows of slots, arguments as in STEP; `finish` writes h (and c) from the gates' sums.
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Gates whose sums are complete at one time: all read the inputs but `not_inputs`, h but `not_h`, and those of
+    `instead` read what the stage before left in place of h. `finish` makes h (and c), or what stands in its place."""
 
-    `reading` names the gates that read the inputs, and those that read h, where these are not all of them. Every row's
-    bits are independent of the other rows.
-    """
-    panel_width = gates * UNITS
-    rows = min(_ACCUMULATORS // gates, 12)
+    gates: tuple[int, ...]
+    finish: Callable[[Units], None]
+    inputs: tuple[int, ...]
+    h: tuple[int, ...]
+    instead: tuple[int, ...] = ()
 
-    @intrinsic
-    def step(
-        typing_context: Any, weights: Any, I: Any, H: Any, z: Any, ldz: Any, slots: Any, count: Any, state: Any,
-        lds: Any, h0: Any, c0: Any,
-    ) -> Any:  # fmt: skip
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            weights, I, H, z, ldz, slots, count, state, lds, h0, c0 = arguments
-            e, b = Emitter(builder, UNITS), builder
-            K = b.add(I, H)
-            size = b.add(b.mul(b.add(K, I64(1)), I64(panel_width)), I64(vectors * UNITS))
+    def reading(self) -> list[tuple[tuple[int, ...], str]]:
+        """Gates and what they read, in the order of the sums; gates that read inputs and h do so in one go."""
+        if self.inputs == self.h == self.gates:
+            return [(self.gates, "all")]
+        return [
+            (gates, what) for gates, what in ((self.inputs, "x"), (self.h, "h"), (self.instead, "instead")) if gates
+        ]
 
-            def tile(height: int, panel: Any, first: Any, unit: Any) -> None:
-                starts = [b.mul(b.add(first, I64(r)), ldz) for r in range(height)]
-                matrix = b.add(panel, I64(panel_width))
-                bias = [e.load(weights, b.add(panel, I64(v * UNITS))) for v in range(gates)]
-                sums = [list(bias) for _ in range(height)]
 
-                def add(some: Sequence[int], origin: Any, terms: Any) -> None:
-                    at = b.add(matrix, b.mul(origin, I64(panel_width)))
-                    added = e.accumulate(
-                        [[row[gate] for gate in some] for row in sums],
-                        terms,
-                        lambda v, k: e.load(
-                            weights, b.add(b.add(at, b.mul(k, I64(panel_width))), I64(some[v] * UNITS))
-                        ),
-                        lambda r, k: e.broadcast(z, b.add(b.add(starts[r], origin), k)),
-                    )
-                    for row, new in zip(sums, added, strict=True):
-                        for gate, value in zip(some, new, strict=True):
-                            row[gate] = value
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A step: G gates, V further vectors of one value per unit, and the stages."""
 
-                if reading:
-                    add(reading[0], I64(0), I)
-                    add(reading[1], I, H)
-                else:
-                    add(range(gates), I64(0), K)
-                further = b.add(matrix, b.mul(K, I64(panel_width)))
-                for r in range(height):
-                    slot = b.sext(b.load(b.gep(slots, [b.add(first, I64(r))])), I64(0).type)
-                    row = b.add(b.mul(slot, lds), unit)
-                    finish(Units(e, sums[r], state, b.add(row, h0), b.add(row, c0), weights, further))
+    gates: int
+    vectors: int
+    stages: tuple[Stage, ...]
 
-            panels = b.sdiv(b.add(H, I64(UNITS - 1)), I64(UNITS))
-            with cgutils.for_range(b, panels) as loop:
-                panel, unit = b.mul(loop.index, size), b.mul(loop.index, I64(UNITS))
+    def __post_init__(self) -> None:
+        PROGRAMS.append(self)
+
+    @property
+    def normalised(self) -> tuple[int, ...]:
+        """Gates that layer normalisation is for: those that read h, or what stands in its place."""
+        return tuple(sorted(gate for stage in self.stages for gate in stage.h + stage.instead))
+
+    def further(self, normal: bool) -> int:
+        """Values per unit of a panel behind its matrix."""
+        return self.vectors + (self.gates if normal else 0)
+
+    def room(self, normal: bool) -> int:
+        """Values per unit of a row of z behind the old h."""
+        return (len(self.stages) > 1) + (self.gates if normal else 0)
+
+
+PROGRAMS: list[Program] = []
+"""Compiled functions close over a program's number: their cache allows integers only."""
+
+
+@cache
+def step_function(program: int, normal: int, half: int) -> CFunction:
+    """The step of a program: with layer normalisation or not, on a state of float16 or float32."""
+
+    def step(weights, I, H, z, ldz, slots, count, state, lds, h0, c0):
+        _step(program, normal, half, weights, I, H, z, ldz, slots, count, state, lds, h0, c0)
+
+    return CFunction(step, STEP)
+
+
+class _Tile:
+    """Emits the step of one program."""
+
+    def __init__(self, builder: Any, program: Program, normal: bool, half: bool, arguments: Any) -> None:
+        self.weights, self.I, self.H, self.z, self.ldz, self.slots, self.count, self.state, self.lds, *self.at = (
+            arguments
+        )
+        self.program, self.normal, self.half = program, normal, half
+        self.e, self.b = Emitter(builder, UNITS), builder
+        b = builder
+        self.width = program.gates * UNITS
+        self.rows_behind = b.mul(b.add(self.I, self.H), I64(self.width))
+        size = b.add(self.rows_behind, I64(self.width + program.further(normal) * UNITS))
+        self.size = size
+        self.panels = b.sdiv(b.add(self.H, I64(UNITS - 1)), I64(UNITS))
+        self.padded = b.and_(b.add(self.H, I64(LANES - 1)), I64(-LANES))
+        self.instead = b.add(self.I, self.H)  # of a row of z
+        self.sums = b.add(self.instead, self.padded if len(program.stages) > 1 else I64(0))
+
+    def emit(self) -> None:
+        """All stages, one after another."""
+        for stage in self.program.stages:
+            rows = max(1, min(_ACCUMULATORS // len(stage.gates), 12))
+            heights = (rows, 2, 1) if rows > 2 else (rows, 1) if rows > 1 else (1,)
+            with cgutils.for_range(self.b, self.panels) as loop:
                 first: Any = I64(0)
-                for height in (rows, 2, 1) if rows > 2 else (rows, 1) if rows > 1 else (1,):
-                    tiles = b.sdiv(b.sub(count, first), I64(height))
-                    with cgutils.for_range(b, tiles) as some:
-                        tile(height, panel, b.add(first, b.mul(some.index, I64(height))), unit)
-                    first = b.add(first, b.mul(tiles, I64(height)))
-            return context.get_dummy_value()
+                for height in heights:
+                    tiles = self.b.sdiv(self.b.sub(self.count, first), I64(height))
+                    with cgutils.for_range(self.b, tiles) as some:
+                        at = self.b.add(first, self.b.mul(some.index, I64(height)))
+                        self._rows(stage, height, loop.index, at)
+                    first = self.b.add(first, self.b.mul(tiles, I64(height)))
+            if self.normal:
+                self._normalise(stage)
 
-        return types.void(weights, I, H, z, ldz, slots, count, state, lds, h0, c0), generate
+    def _rows(self, stage: Stage, height: int, panel: Any, first: Any) -> None:
+        """Sums of one panel for `height` rows; then the cell's units, or with normalisation the sums are kept."""
+        e, b = self.e, self.b
+        begin = b.mul(panel, self.size)
+        matrix = b.add(begin, I64(self.width))
+        normalised = self.program.normalised if self.normal else ()
+        bias = [
+            e.constant(0.0) if gate in normalised else e.load(self.weights, b.add(begin, I64(gate * UNITS)))
+            for gate in stage.gates
+        ]
+        starts = [b.mul(b.add(first, I64(r)), self.ldz) for r in range(height)]
+        sums = [dict(zip(stage.gates, bias, strict=True)) for _ in range(height)]
+        everything = b.add(self.I, self.H)
+        places = {
+            "all": (I64(0), I64(0), everything),
+            "x": (I64(0), I64(0), self.I),
+            "h": (self.I, self.I, self.H),
+            "instead": (self.I, self.instead, self.H),
+        }
+        for gates, what in stage.reading():
+            row0, z0, terms = places[what]
+            at = b.add(matrix, b.mul(row0, I64(self.width)))
+            added = e.accumulate(
+                [[row[gate] for gate in gates] for row in sums],
+                terms,
+                lambda v, k, at=at, gates=gates: e.load(
+                    self.weights, b.add(b.add(at, b.mul(k, I64(self.width))), I64(gates[v] * UNITS))
+                ),
+                lambda r, k, z0=z0: e.broadcast(self.z, b.add(b.add(starts[r], z0), k)),
+            )
+            for of_row, new in zip(sums, added, strict=True):
+                of_row.update(zip(gates, new, strict=True))
+        for r in range(height):
+            row = _Row(self, b.add(first, I64(r)), panel)
+            if self.normal:
+                for gate, value in sums[r].items():
+                    e.store(e.clamp(value, LARGEST_SUM), self.z, row.sum(gate))
+            else:
+                stage.finish(Units(e, [sums[r][gate] for gate in stage.gates], row))
 
-    return step
+    def _normalise(self, stage: Stage) -> None:
+        """Brings the kept sums of each gate to mean 0 and variance 1 over the units, then makes the cell's units of them."""
+        e, b = self.e, self.b
+        normalised = [gate for gate in stage.gates if gate in self.program.normalised]
+        with cgutils.for_range(b, self.count) as rows:
+            start = b.add(b.mul(rows.index, self.ldz), self.sums)
+            for gate in normalised:
+                self._standardise(b.add(start, b.mul(I64(gate), self.padded)))
+        with cgutils.for_range(b, self.panels) as panels, cgutils.for_range(b, self.count) as rows:
+            row = _Row(self, rows.index, panels.index)
+            bias = b.mul(panels.index, self.size)
+            gates = []
+            for gate in stage.gates:
+                value = e.load(self.z, row.sum(gate))
+                if gate in normalised:
+                    gain = row.vector(self.program.vectors + gate)
+                    value = e.fma(value, gain, e.load(self.weights, b.add(bias, I64(gate * UNITS))))
+                gates.append(value)
+            stage.finish(Units(e, gates, row))
+
+    def _standardise(self, start: Any) -> None:
+        """Sums of 16 lanes whatever the panels are, so that hosts of a class agree."""
+        b, e = self.b, Emitter(self.b)
+        units = b.sitofp(self.H, e.constant(0.0).type.element)
+        mean = b.fdiv(self._total(e, start, lambda x: x), units)
+        centre = e.splat(mean)
+        variance = b.fdiv(self._total(e, start, lambda x: e.mul(e.sub(x, centre), e.sub(x, centre))), units)
+        scale = e.div(e.constant(1.0), e.sqrt(e.add(e.splat(variance), e.constant(VARIANCE_FLOOR))))
+        with cgutils.for_range(b, b.udiv(self.padded, I64(LANES))) as loop:
+            at = b.add(start, b.mul(loop.index, I64(LANES)))
+            e.store(e.mul(e.sub(e.load(self.z, at), centre), scale), self.z, at)
+
+    def _total(self, e: Emitter, start: Any, term: Callable[[Any], Any]) -> Any:
+        """The sum of `term` over the H values from `start` on: 16 chains, then pairs of them."""
+        b = self.b
+        total = cgutils.alloca_once_value(b, e.constant(0.0))
+        with cgutils.for_range(b, b.udiv(self.padded, I64(LANES))) as loop:
+            first = b.mul(loop.index, I64(LANES))
+            value = term(e.load(self.z, b.add(start, first)))
+            inside = e.first_lanes(b.sub(self.H, first))
+            b.store(e.add(b.load(total), e.choose(inside, value, e.constant(0.0))), total)
+        return e.total(b.load(total))
+
+
+class _Row:
+    """Places of one stream's units of a panel."""
+
+    def __init__(self, tile: _Tile, row: Any, panel: Any) -> None:
+        self._tile, b = tile, tile.b
+        self._unit = b.mul(panel, I64(UNITS))
+        self._z = b.mul(row, tile.ldz)
+        slot = b.sext(b.load(b.gep(tile.slots, [row])), I64(0).type)
+        self._state = b.mul(slot, tile.lds)
+        self._further = b.add(b.mul(panel, tile.size), b.add(tile.rows_behind, I64(tile.width)))
+
+    def sum(self, gate: int) -> Any:
+        """Place in z of a gate's kept sums."""
+        tile, b = self._tile, self._tile.b
+        return b.add(b.add(b.add(self._z, tile.sums), b.mul(I64(gate), tile.padded)), self._unit)
+
+    def vector(self, n: int) -> Any:
+        """Further vector n."""
+        return self._tile.e.load(self._tile.weights, self._tile.b.add(self._further, I64(n * UNITS)))
+
+    def write_instead(self, value: Any) -> None:
+        """What the next stage reads in place of h."""
+        b = self._tile.b
+        self._tile.e.store(value, self._tile.z, b.add(b.add(self._z, self._tile.instead), self._unit))
+
+    def _at(self, which: int) -> Any:
+        tile, b = self._tile, self._tile.b
+        place = b.add(self._state, tile.at[which])
+        return b.add(b.mul(place, I64(2)) if tile.half else place, self._unit)
+
+    def read_state(self, which: int) -> Any:
+        """h (0) or c (1)."""
+        tile = self._tile
+        return (tile.e.load_half if tile.half else tile.e.load)(tile.state, self._at(which))
+
+    def write_state(self, which: int, value: Any) -> None:
+        """The reverse of `read_state`."""
+        tile = self._tile
+        (tile.e.store_half if tile.half else tile.e.store)(value, tile.state, self._at(which))
+
+
+@intrinsic
+def _step(
+    typing_context: Any, program: Any, normal: Any, half: Any, weights: Any, I: Any, H: Any, z: Any, ldz: Any,
+    slots: Any, count: Any, state: Any, lds: Any, h0: Any, c0: Any,
+) -> Any:  # fmt: skip
+    """One step of `count` rows of slots, arguments as in STEP. Every row's bits are independent of the other rows."""
+    which = program, normal, half
+    if not all(isinstance(of, types.IntegerLiteral) for of in which):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, normal, half = (of.literal_value for of in which)
+        _Tile(builder, PROGRAMS[number], bool(normal), bool(half), arguments[3:]).emit()
+        return context.get_dummy_value()
+
+    return types.void(*which, weights, I, H, z, ldz, slots, count, state, lds, h0, c0), generate

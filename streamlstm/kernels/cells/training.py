@@ -8,6 +8,10 @@ gradient likewise.
 - `backward` finds in `dh` the gradient of the row's h, in `carry` what the row after it left there. It writes the gradients
   of the sums over the gates, adds those of the vectors, and leaves in `carry` what the row before it needs to know, in `dh`
   the gradient of its h that does not come through the sums.
+
+A cell of two stages has two functions more, before `forward` and after `backward`: the early one forward finds the sums of
+the first gates and the old h, and writes `instead`, what the late gates read in place of h; the early one back finds the
+gradient of `instead`, writes those of the first gates' sums, and adds to `dh`.
 """
 
 from typing import Any
@@ -22,6 +26,8 @@ arrayobj: Any = numba_arrayobj
 _FLOATS = types.CPointer(types.float32)
 FORWARD = types.void(*[_FLOATS] * 6, types.int64, types.int64)
 BACKWARD = types.void(*[_FLOATS] * 7, types.int64, types.int64)
+EARLY_FORWARD = types.void(*[_FLOATS] * 3, types.int64, types.int64)
+EARLY_BACKWARD = types.void(*[_FLOATS] * 4, types.int64, types.int64)
 
 
 @intrinsic
