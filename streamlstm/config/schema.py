@@ -67,6 +67,7 @@ class Model(Section):
     hidden_size: Annotated[int, Field(ge=4, le=512)] = 32
     num_layers: Annotated[int, Field(ge=1, le=4)] = 1
     layer_norm: bool = False  # inside the cell, of the sums that read h
+    state: Literal["float32", "float16"] = "float32"  # h and c of a stream between its records; weights must be frozen
     clip: Annotated[float, Field(gt=0)] = 5.0  # standard deviations; of the LSTM's inputs, never of the score
     calendar: bool = True  # hour of day and day of week as known inputs of the skips
 

@@ -13,6 +13,7 @@ from streamlstm.kernels.bptt import Work, make_work
 from streamlstm.kernels.layout import (
     GROUP_SEATS,
     HEADS,
+    KEPT,
     MARKS,
     ONLINE,
     OUT_CODES,
@@ -45,7 +46,8 @@ class Engine:
         network = model.network if model else None
         self.usual: Float32 = model.usual if model else np.ones(HEADS * D, np.float32)
         self.sizes = layout.sizes.copy()
-        self.sizes[STEP], self.sizes[WAVE] = layout.cell.step.address, score_wave.address
+        step = layout.cell.step if layout.sizes[KEPT] == layout.sizes[PADDED] else layout.cell.step_half
+        self.sizes[STEP], self.sizes[WAVE] = step.address, score_wave.address
         thresholds.connect(self.sizes)
         # Without a learner nothing may reach for its arrays: the kernels see a frozen detector with the same rows.
         self._frozen_sizes = self.sizes.copy()

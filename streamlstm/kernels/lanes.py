@@ -158,6 +158,16 @@ def load(typing_context, array, at):
 
 
 @intrinsic
+def load_halves(typing_context, array, at):
+    """16 float16 as float32; `at` counts float16 of a flat float32 array's memory."""
+
+    def generate(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
+        return Emitter(builder).load_half(data(context, builder, kinds.args[0], arguments[0]), arguments[1])
+
+    return LANES_TYPE(array, types.int64), generate
+
+
+@intrinsic
 def store(typing_context, array, at, v):
     """Writes v to elements `at` to `at + 16` of a flat float32 array."""
 
@@ -199,6 +209,13 @@ def copy_lanes(source, i, target, j, count):
     """Copies source[i : i + count] to target[j : j + count], and up to 15 floats more: what follows is written later."""
     for k in range(0, count, LANES):
         store(target, j + k, load(source, i + k))
+
+
+@jit(inline=True)
+def copy_halves(source, i, target, j, count):
+    """Like `copy_lanes` from float16, whose place i counts float32."""
+    for k in range(0, count, LANES):
+        store(target, j + k, load_halves(source, 2 * i + k))
 
 
 @jit(inline=True)

@@ -120,7 +120,7 @@ def begin_row(s, setup, pool, x, clip):
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     state, stat, mark = pool.state[s], pool.stats[s], pool.marks[s]
     mark[BEGUN], mark[WINDOW_AT] = 1, 0
-    for k in range(2 * sizes[LAYERS] * sizes[PADDED]):
+    for k in range(2 * sizes[LAYERS] * sizes[KEPT]):
         state[sizes[AT_LAYERS] + k] = _ZERO
     for d in range(D):
         begin = _ZERO

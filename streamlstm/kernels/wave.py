@@ -10,7 +10,7 @@ from streamlstm.kernels.block import make_block, records_of
 from streamlstm.kernels.calls import SCORE_WAVE, call_step
 from streamlstm.kernels.cells.tile import UNITS
 from streamlstm.kernels.compiling import LANES, c_function, jit
-from streamlstm.kernels.lanes import copy_lanes, prefetch
+from streamlstm.kernels.lanes import copy_halves, copy_lanes, prefetch
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.matrix import multiply
 from streamlstm.kernels.parts import begin_parts
@@ -34,23 +34,23 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):
     in `state`, the LSTM's part of the prediction at n0 and the whole prediction at p0, OUTPUTS values a row.
     """
     sizes, weights = setup.sizes, setup.weights
-    H, Hp, O = sizes[HIDDEN], sizes[PADDED], sizes[OUTPUTS]
+    H, Hp, kept, O = sizes[HIDDEN], sizes[PADDED], sizes[KEPT], sizes[OUTPUTS]
     ldz, ldr, inputs = sizes[LDZ], sizes[LDR], sizes[N_FEATURES] + sizes[N_KNOWN]
     w0, h0 = _ZERO, sizes[AT_LAYERS]
     for layer in range(sizes[LAYERS]):
         for r in range(count):
             row, at = state[slots[first + r]], z0 + r * ldz
             if layer > 0:
-                copy_lanes(row, h0 - 2 * Hp, scratch, at, H)
-            copy_lanes(row, h0, scratch, at + inputs, H)
+                copy_h(row, h0 - 2 * kept, scratch, at, sizes)
+            copy_h(row, h0, scratch, at + inputs, sizes)
         call_step(sizes[STEP], weights, w0, inputs, H, scratch, z0, ldz, slots, first, count, state, _ZERO,
-                  state.shape[1], h0, h0 + Hp)  # fmt: skip
+                  state.shape[1], h0, h0 + kept)  # fmt: skip
         w0 += panels_size(sizes, inputs)
-        h0 += 2 * Hp
+        h0 += 2 * kept
         inputs = H
     for r in range(count):
         row, at = state[slots[first + r]], r0 + r * ldr
-        copy_lanes(row, h0 - 2 * Hp, scratch, at, H)
+        copy_h(row, h0 - 2 * kept, scratch, at, sizes)
     multiply(scratch, r0, ldr, _ONE, count, H, weights, w0 + O, O, O, weights, w0, _ZERO, scratch, n0, O)
     for j in range(count * O):
         scratch[p0 + j] = scratch[n0 + j]
@@ -64,6 +64,15 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):
     if C > 0:
         multiply(scratch, r0 + Hp + 2 * P - C, ldr, _ONE, count, C, weights, raw + P * (wide + cut_wide), bare_wide,
                  bare_wide, scratch, p0 + bare, O, scratch, p0 + bare, O)  # fmt: skip
+
+
+@jit(inline=True)
+def copy_h(row, h0, scratch, at, sizes):
+    """Copies a layer's h as float32 from a stream's row, where it is kept as such or as float16."""
+    if sizes[KEPT] == sizes[PADDED]:
+        copy_lanes(row, h0, scratch, at, sizes[HIDDEN])
+    else:
+        copy_halves(row, h0, scratch, at, sizes[HIDDEN])
 
 
 @jit(inline=True)

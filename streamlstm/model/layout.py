@@ -78,7 +78,8 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     Hp = padded(H)
     kind = KINDS[config.threshold.kind]
     sizes = np.zeros(SIZES, np.int64)
-    sizes[[N_FEATURES, N_KNOWN, HIDDEN, LAYERS, PADDED]] = D, K, H, L, Hp
+    kept = Hp // 2 if config.model.state == "float16" else Hp
+    sizes[[N_FEATURES, N_KNOWN, HIDDEN, LAYERS, PADDED, KEPT]] = D, K, H, L, Hp, kept
     cell = cell_named(config.model.cell, config.model.layer_norm)
     sizes[[GATES, VECTORS]] = cell.gates, cell.vectors  # STEP is an address, which a process finds for itself
     sizes[N_CALENDAR] = CALENDAR if config.model.calendar else 0
@@ -87,7 +88,7 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     column = SCALARS
     window = config.learning.window if online else 0
     for entry, width in (
-        (AT_LAYERS, 2 * L * Hp),
+        (AT_LAYERS, 2 * L * kept),
         (AT_SMOOTH, PARTS),
         (AT_PARTS, 2 * PARTS),
         (AT_REGRESSORS, REGRESSORS * D),
