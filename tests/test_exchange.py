@@ -1,5 +1,6 @@
 """Weights of other frameworks and the way back: `foreign/make.py` made the files and what the frameworks predict."""
 
+import json
 import shutil
 import sys
 import zipfile
@@ -18,7 +19,7 @@ from streamlstm.detect.detector import Detector
 from streamlstm.errors import ModelError, UsageError
 from streamlstm.interop.exchange import import_model
 from streamlstm.interop.onnx_writing import write
-from streamlstm.kernels.cells import CELLS
+from streamlstm.kernels.cells import CELLS, cell_named
 from streamlstm.kernels.layout import HEADS
 from streamlstm.model.files import load_model
 from streamlstm.model.network import Model, Starts
@@ -27,13 +28,14 @@ FOLDER = Path(__file__).parent / "foreign"
 with np.load(FOLDER / "outputs.npz") as _file:
     OUTPUTS = dict(_file)
 INPUTS = OUTPUTS.pop("inputs")
-FILES = sorted(name for name in OUTPUTS if not name.startswith("reset_before"))
+FILES = sorted(OUTPUTS)
 FEATURES, EXOGENOUS = ("a", "b"), ("known",)
 
 
 def cell_of(name: str) -> str:
     kind = name.partition(".")[0]
-    return {"rnn": "rnn_tanh", "peephole": "peephole_lstm"}.get(kind, kind)
+    other = {"rnn": "rnn_tanh", "peephole": "peephole_lstm", "reset_before": "gru_before", "weight_norm": "lstm"}
+    return other.get(kind, kind)
 
 
 def imported(name: str) -> Model:
@@ -112,6 +114,28 @@ def test_an_exported_model_comes_back_with_the_same_weights(name: str, tmp_path:
     assert "P_0" not in arrays or np.array_equal(arrays["P_0"], stored["P"])
 
 
+def test_weight_normalisation_of_older_pytorch_has_other_names(tmp_path: Path) -> None:
+    names = {"original0": "_g", "original1": "_v"}
+    tensors = {}
+    for name, array in safetensors.numpy.load_file(FOLDER / "weight_norm.safetensors").items():
+        place, _, kind = name.rpartition(".")
+        tensors[place.replace("parametrizations.", "") + names[kind] if kind in names else name] = array
+    safetensors.numpy.save_file(tensors, tmp_path / "old.safetensors")
+    assert "recurrent.weight_hh_l0_v" in tensors
+    old = import_model(str(tmp_path / "old.safetensors"), FEATURES, EXOGENOUS)
+    assert old.hash == imported("weight_norm.safetensors").hash
+
+
+def test_layer_normalisation_is_no_part_of_onnx(tmp_path: Path) -> None:
+    plain = imported("lstm.onnx")
+    cell = cell_named("lstm", layer_norm=True)
+    layers = tuple(of._replace(vectors=np.ones(4 * 5, np.float32)) for of in plain.network.layers)
+    model = replace(plain, network=replace(plain.network, cell=cell, layers=layers))
+    with pytest.raises(ModelError, match="layer normalisation inside the cell, which no node of ONNX has, is not"):
+        write(model, str(tmp_path / "m.onnx"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_line_brings_weights_in_and_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, out = str(tmp_path / "m.safetensors"), str(tmp_path / "m.onnx")
     file = str(FOLDER / "lstm.keras")
@@ -139,18 +163,30 @@ def test_an_imported_model_detects_after_its_streams_have_calibrated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("option", "value", "words"),
     [
         (
-            "reset_before.keras",
-            "reset_after=False.* is not supported; reset_after=True, the default of Keras, would work",
+            "recurrent_activation",
+            "hard_sigmoid",
+            r"GRU\(recurrent_activation='hard_sigmoid'\) is not supported; sigmoid",
         ),
-        ("reset_before.weights.h5", "reset_after=False is not supported"),
+        ("activation", "elu", r"GRU\(activation='elu'\) is not supported; tanh would work"),
+        ("go_backwards", True, r"GRU\(go_backwards=True\) is not supported; False would work"),
     ],
 )
-def test_what_we_do_not_have_is_named(name: str, words: str) -> None:
+def test_an_option_of_keras_that_we_do_not_have_is_named(option: str, value: Any, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "m.keras"
+    with zipfile.ZipFile(FOLDER / "gru.keras") as given, zipfile.ZipFile(file, "w") as made:
+        for name in given.namelist():
+            content = given.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                layer = next(of for of in config["config"]["layers"] if of["class_name"] == "GRU")
+                layer["config"][option] = value
+                content = json.dumps(config).encode()
+            made.writestr(name, content)
     with pytest.raises(ModelError, match=words):
-        imported(name)
+        import_model(str(file), FEATURES, EXOGENOUS)
 
 
 def changed(tmp_path: Path, change: Any, name: str = "lstm.safetensors") -> str:
@@ -240,7 +276,6 @@ def attribute(name: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("gru.onnx", attribute("linear_before_reset", 0), "linear_before_reset 0 is not supported"),
         ("lstm.onnx", attribute("direction", "bidirectional"), "direction bidirectional"),
         ("lstm.onnx", attribute("clip", 3.0), "clip is not supported; no clip would work"),
         ("lstm.onnx", attribute("input_forget", 1), "input_forget"),

@@ -17,7 +17,7 @@ from streamlstm.errors import ModelError
 from streamlstm.interop.foreign import Forecaster, cell_of, refuse, swapped, wanted
 
 _CLASSES = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn_tanh"}
-_ORDER = {"lstm": (0, 1, 2, 3), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
+_ORDER = {"lstm": (0, 1, 2, 3), "gru": (1, 0, 2), "gru_before": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
 
 
 def read(path: str, cell: str | None = None) -> Forecaster:
@@ -56,7 +56,7 @@ def _checked(path: str, config: dict[str, Any]) -> str | None:
         if options.get("go_backwards"):
             refuse(path, f"{name}(go_backwards=True)", "False")
         if options.get("reset_after") is False:
-            refuse(path, f"{name}(reset_after=False)", "reset_after=True, the default of Keras,")
+            cell = "gru_before"
     return cell
 
 
@@ -100,6 +100,8 @@ def _forecaster(path: str, groups: dict[str, list[Any]], cell: str | None) -> Fo
         )
     H = recurrent[0][1].shape[0]
     kind = cell_of(path, "a recurrent layer", recurrent[0][1].T, cell)
+    if kind == "gru" and (cell == "gru_before" or any(of.ndim == 1 for of in recurrent[0][2:])):
+        kind = "gru_before"  # a GRU with reset_after has two rows of biases
     layers = tuple(_layer(path, arrays, kind) for arrays in recurrent)
     kernel, *bias = dense[0]
     if kernel.shape[0] != H:
@@ -113,8 +115,6 @@ def _layer(path: str, arrays: list[Any], kind: str) -> dict[str, Any]:
     kernel, recurrent, *rest = arrays
     order, wide = _ORDER[kind], recurrent.shape[1]
     bias = rest[0] if rest else np.zeros((2, wide) if kind == "gru" else wide, np.float32)
-    if kind == "gru" and bias.ndim == 1:
-        refuse(path, "a GRU with reset_after=False", "reset_after=True, the default of Keras,")
     of_inputs, of_h = bias if bias.ndim == 2 else (bias, np.zeros(wide, np.float32))
     return {
         "weight_ih": swapped(kernel.T, order),

@@ -38,7 +38,10 @@ def read(path: str, cell: str | None = None) -> Forecaster:
     options = [{a.name: onnx.helper.get_attribute_value(a) for a in node.attribute} for node in nodes]
     layers = tuple(_layer(path, node, more, known) for node, more in zip(nodes, options, strict=True))
     kind = nodes[0].op_type
-    names = {"GRU": "gru", "LSTM": "peephole_lstm" if "weight_ch" in layers[0] else "lstm"}
+    names = {
+        "GRU": "gru" if options[0].get("linear_before_reset") else "gru_before",
+        "LSTM": "peephole_lstm" if "weight_ch" in layers[0] else "lstm",
+    }
     relu = [name.decode() for name in options[0].get("activations", [])] == ["Relu"]
     return Forecaster(names.get(kind, "rnn_relu" if relu else "rnn_tanh"), layers, *_readout(path, graph, known))
 
@@ -54,8 +57,6 @@ def _layer(path: str, node: Any, options: dict[str, Any], known: dict[str, Any])
     for option, works in (("clip", "no clip"), ("input_forget", "input_forget 0")):
         if options.get(option):
             refuse(path, f"{name}: {option}", works)
-    if kind == "GRU" and not options.get("linear_before_reset", 0):
-        refuse(path, f"{name}: linear_before_reset 0", "linear_before_reset 1, the GRU of PyTorch and Keras,")
     given = [*node.input, *[""] * 8]
     missing = [text for text in (*given[1:4], given[7]) if text and text not in known]
     if missing:

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 
 from streamlstm.errors import OutputError
-from streamlstm.interop.foreign import swapped, wanted
+from streamlstm.interop.foreign import refuse, swapped, wanted
 from streamlstm.interop.onnx_reading import ORDER, PEEPHOLES
 from streamlstm.model.network import Model
 
 _OPSET = 17
-_NODES = {"lstm": "LSTM", "peephole_lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
+_NODES = {
+    "lstm": "LSTM", "peephole_lstm": "LSTM", "gru": "GRU", "gru_before": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN",
+}  # fmt: skip
 
 
 def write(model: Model, path: str) -> None:
@@ -22,6 +24,8 @@ def write(model: Model, path: str) -> None:
     (1, streams, H). Outputs: `prediction` (steps, streams, 3 D), head by head, and `h_n_out`, `c_n_out`.
     """
     onnx = wanted("onnx", path)
+    if model.network.cell.layer_norm:
+        refuse(path, "layer normalisation inside the cell, which no node of ONNX has,", "a model without it")
     helper, kind = onnx.helper, _NODES[model.network.cell.name]
     network, H = model.network, model.network.hidden_size
     wide, (heads, D, P) = network.layers[0].W_ih.shape[1], network.skip.shape
@@ -39,7 +43,7 @@ def write(model: Model, path: str) -> None:
         if "weight_ch" in tensors:
             arrays[f"P_{n}"] = swapped(tensors["weight_ch"], _inverse(PEEPHOLES))[None]
             given.append(f"P_{n}")
-        options: dict[str, Any] = {"linear_before_reset": 1} if kind == "GRU" else {}
+        options: dict[str, Any] = {"linear_before_reset": 1} if network.cell.name == "gru" else {}
         if kind == "RNN":
             options["activations"] = ["Relu" if network.cell.name == "rnn_relu" else "Tanh"]
         nodes.append(

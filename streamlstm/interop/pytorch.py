@@ -9,6 +9,7 @@ import safetensors.numpy
 
 from streamlstm.errors import ModelError
 from streamlstm.interop.foreign import Forecaster, cell_of, refuse
+from streamlstm.types import Float32
 
 _KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -19,6 +20,7 @@ def read(path: str, cell: str | None = None) -> Forecaster:
         tensors: dict[str, Any] = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a safetensors file: {error}") from error
+    tensors = _folded(tensors)
     for name in tensors:
         if "_reverse" in name:
             refuse(path, f"{name}: a bidirectional layer", "one that reads forwards alone")
@@ -48,6 +50,24 @@ def _layer(path: str, tensors: dict[str, Any], start: str, n: int) -> dict[str, 
         raise ModelError(f"{path}: {start}weight_ih_l{n} or {start}weight_hh_l{n} is missing")
     zeros = np.zeros(len(found["weight_hh"]), np.float32)  # bias=False
     return {kind: zeros if array is None else array for kind, array in found.items()}
+
+
+def _folded(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The tensors with weight normalisation multiplied out: g v / |v|, row by row, under either of PyTorch's names."""
+    found = {}
+    for name, array in tensors.items():
+        if (old := re.fullmatch(r"(.*weight_[ih]h_l\d+)_v", name)) is not None:
+            found[old[1]] = _times_unit(tensors[f"{old[1]}_g"], array)
+        elif (new := re.fullmatch(r"(.*)parametrizations\.(weight_[ih]h_l\d+)\.original1", name)) is not None:
+            found[new[1] + new[2]] = _times_unit(tensors[name.removesuffix("1") + "0"], array)
+        elif not re.fullmatch(r".*weight_[ih]h_l\d+(_g|\.original0)", name):
+            found[name] = array
+    return found
+
+
+def _times_unit(g: Any, v: Any) -> Float32:
+    v = v.astype(np.float64)
+    return (g.reshape(-1, 1) * v / np.sqrt((v * v).sum(axis=1, keepdims=True))).astype(np.float32)
 
 
 def _named(names: Any) -> str:

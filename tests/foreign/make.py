@@ -88,4 +88,30 @@ made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 made.ir_version = 8
 onnx.save(made, "peephole.onnx")
 outputs["peephole.onnx"] = onnxruntime.InferenceSession("peephole.onnx").run(None, {"x": x[:, None]})[0][:, 0]
+
+# Added on another day, with random numbers of its own: the GRU of ONNX' default, and weight normalisation.
+rng = np.random.default_rng(1)
+shapes = {"W": (1, 3 * H, INPUTS), "R": (1, 3 * H, H), "B": (1, 6 * H), "D": (H, OUTPUTS), "b": (OUTPUTS,)}
+arrays = {name: (0.4 * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+arrays["axis"] = np.array([1])
+nodes = [helper.make_node("GRU", ["x", "W", "R", "B"], ["y"], hidden_size=H), *graph.node[1:]]
+before = helper.make_graph(
+    nodes,
+    "reset_before",
+    graph.input,
+    graph.output,
+    [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+)
+made = helper.make_model(before, opset_imports=[helper.make_opsetid("", 17)])
+made.ir_version = 8
+onnx.save(made, "reset_before.onnx")
+outputs["reset_before.onnx"] = onnxruntime.InferenceSession("reset_before.onnx").run(None, {"x": x[:, None]})[0][:, 0]
+torch.manual_seed(1)
+net = Net(torch.nn.LSTM(INPUTS, H))
+for weight in ("weight_ih_l0", "weight_hh_l0"):
+    torch.nn.utils.parametrizations.weight_norm(net.recurrent, weight)
+with torch.no_grad():
+    net.recurrent.parametrizations.weight_hh_l0.original0.mul_(1.5)
+    outputs["weight_norm.safetensors"] = net(torch.from_numpy(x)[:, None])[:, 0].numpy()
+save_file(net.state_dict(), "weight_norm.safetensors")
 np.savez_compressed("outputs.npz", **outputs)
