@@ -21,7 +21,7 @@ class Forecaster:
     """Recurrent layers and a dense readout.
 
     cell    name of a `Cell`
-    layers  of each layer, all of one kind, the arrays that `Cell.layer` takes: weight_ih (G H, I), weight_hh (G H, H), bias_ih and bias_hh
+    layers  of each layer the arrays that `Cell.layer` takes: weight_ih (G H, I), weight_hh (G H, H), bias_ih and bias_hh
             (G H), gates in PyTorch's order; weight_ch (3 H) of peepholes
     readout, bias  (D, H) and (D)
     """
