@@ -19,6 +19,7 @@ LABELS = {
     "compiled_call_two_threads": "streamlstm, whole call, two threads",
     "peephole_lstm": "peephole LSTM",
     "gru": "GRU",
+    "gru_before": "GRU that resets first",
     "rnn_tanh": "tanh RNN",
     "rnn_relu": "ReLU RNN",
 }
@@ -85,7 +86,7 @@ def _replay(events: int, form: str) -> str:
 
 _TORCH = ("torch",) if find_spec("torch") else ()  # large: it competes where it is installed
 _ALONE = {(1, 32): 1 / 6.5, (8, 64): 1 / 5}
-_CELLS = ("peephole_lstm", "gru", "rnn_tanh", "rnn_relu")
+_CELLS = ("peephole_lstm", "gru", "gru_before", "rnn_tanh", "rnn_relu")
 _KAFKA = {
     "decode": (OURS, "consumer_performance", "confluent", "kafka_python"),
     "scored": (OURS, "confluent_json", "kafka_python_json", "quix", "quix_state"),

@@ -7,7 +7,7 @@ from bench.ours import OurLstm
 from bench.problem import Problem
 from bench.timing import seconds_per_call
 
-_SUMS = {"lstm": 4, "peephole_lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+_SUMS = {"lstm": 4, "peephole_lstm": 4, "gru": 3, "gru_before": 3, "rnn_tanh": 1, "rnn_relu": 1}
 """Gates, each a sum over I inputs and H values of h for each of H units."""
 
 

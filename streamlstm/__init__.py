@@ -10,14 +10,24 @@ from streamlstm.version import VERSION as __version__
 
 try:
     from streamlstm.detect.detector import Detector
-except (
-    _ConfigError
-):  # what STREAMLSTM_CPU asks for cannot be; the command line, which imports this first, says it readably
+    from streamlstm.model.recurrent import RecurrentLayer
+except _ConfigError:
+    # What STREAMLSTM_CPU asks for cannot be; the command line, which imports this first, says it readably.
 
     def __getattr__(name: str) -> object:
-        if name == "Detector":  # raises it again
+        if name in __all__:  # raises it again
             _import_module("streamlstm.detect.detector")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Config", "Detector", "Episode", "Scored", "ScoredBatch", "Stage", "StreamlstmError", "__version__"]
+__all__ = [
+    "Config",
+    "Detector",
+    "Episode",
+    "RecurrentLayer",
+    "Scored",
+    "ScoredBatch",
+    "Stage",
+    "StreamlstmError",
+    "__version__",
+]

@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 
 from streamlstm.config import Config
+from streamlstm.errors import ConfigError
 from streamlstm.kernels import online as learning
 from streamlstm.kernels import thresholds
 from streamlstm.kernels.arguments import Out, Pool
 from streamlstm.kernels.batch import score_parallel, score_serial
 from streamlstm.kernels.bptt import Work, make_work
+from streamlstm.kernels.compiling import threads_are_safe
 from streamlstm.kernels.layout import (
     GROUP_SEATS,
     HEADS,
@@ -33,7 +35,8 @@ from streamlstm.model.network import Model, Network
 from streamlstm.model.parameters import initial_theta, network_theta, theta_network
 from streamlstm.types import Float32, Float64, Int32, Int64
 
-_PARALLEL_ROWS = 256  # below it one thread is done before a second has woken up (up to 100 us)
+_PARALLEL_NS = 100_000.0  # of work below which one thread is done before a second has woken up (up to 100 us)
+_RECORD_NS, _WEIGHT_NS = 250.0, 0.03  # of a record, and of each weight that it meets; EPYC, November 2026
 
 
 class Engine:
@@ -68,6 +71,7 @@ class Engine:
                 )  # fmt: skip
         assert network is not None, "frozen weights need a model; Detector checks it"
         self.weights: Float32 = network.packed()
+        self._parallel_rows = _PARALLEL_NS / (_RECORD_NS + _WEIGHT_NS * self.weights.size)
         self._plan = np.zeros(0, np.int32)
         self._scratch = np.zeros((0, layout.scratch_size), np.float32)
 
@@ -77,11 +81,23 @@ class Engine:
     ) -> Out:  # fmt: skip
         """One compiled call: scores B records and changes `rows` (and, learning, the weights); fresh output arrays."""
         B = len(slots)
-        threads = threads if B >= _PARALLEL_ROWS and self.learner is None else 1
+        threads = threads if self._parallel_rows <= B and self.learner is None else 1
         out = self.outputs(B)
         arguments = self.arguments(rows, slots, time, x, row, out, detail=detail, threads=threads, learn=learn)
         self.call(arguments, source, threads=threads, learn=learn)
         return out
+
+    def start_threads(self, rows: Pool, threads: int) -> None:
+        """Scores no records on so many threads, which starts them; ConfigError where Numba has no safe ones."""
+        nothing, x = np.zeros(0, np.int64), np.zeros((0, self.layout.num_features + self.layout.num_known))
+        slots, out = np.zeros(0, np.int32), self.outputs(0)
+        arguments = self.arguments(rows, slots, nothing, x, nothing, out, detail=False, threads=threads, learn=False)
+        self.call(arguments, 0, threads=threads, learn=False)
+        if not threads_are_safe():
+            raise ConfigError(
+                f"runtime.threads: {threads} need OpenMP or TBB, and Numba finds neither; install libgomp1 or the "
+                "package tbb, or set runtime.threads: 1"
+            )
 
     def outputs(self, B: int) -> Out:
         """Arrays for the results of B records; not filled: a page that no record writes costs nothing."""

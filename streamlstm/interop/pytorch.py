@@ -66,8 +66,8 @@ def _folded(tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 def _times_unit(g: Any, v: Any) -> Float32:
-    v = v.astype(np.float64)
-    return (g.reshape(-1, 1) * v / np.sqrt((v * v).sum(axis=1, keepdims=True))).astype(np.float32)
+    length = np.sqrt((v.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+    return np.asarray(g.reshape(-1, 1) * v / length, np.float32)
 
 
 def _named(names: Any) -> str:

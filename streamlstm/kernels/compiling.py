@@ -90,6 +90,14 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
         )
 
 
+def threads_are_safe() -> bool:
+    """Whether two threads of a program may call parallel kernels, once the first such call has started Numba's threads.
+
+    Its own layer, `workqueue`, ends the process where OpenMP and TBB wait.
+    """
+    return bool(_numba.threading_layer() != "workqueue")
+
+
 class CFunction:
     """A function compiled, or loaded, when its `address` is first asked for: kernels call it without knowing which it is."""
 

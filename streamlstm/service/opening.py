@@ -69,6 +69,8 @@ def make_detector(
     detector = Detector(config, model=model, features=features, exogenous=exogenous)
     threads = config.runtime.threads
     detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+    if detector.threads > 1 and not detector.online:  # never in the first event's time
+        detector.engine.start_threads(detector.pool.rows, detector.threads)
     return detector
 
 

@@ -94,9 +94,14 @@ class Cell:
         """One step on a state of float16."""
         return step_function(PROGRAMS.index(self.program), int(self.layer_norm), 1)
 
+    @staticmethod
+    def padded(H: int) -> int:
+        """H rounded up to whole vectors."""
+        return -(-H // LANES) * LANES
+
     def room(self, H: int) -> int:
         """float32 values of a row of z behind the old h."""
-        return self.program.room(self.layer_norm) * -(-H // LANES) * LANES
+        return self.program.room(self.layer_norm) * self.padded(H)
 
     def compile(self) -> None:
         """Compiles, or loads, all functions."""
@@ -116,6 +121,10 @@ class Cell:
     def shapes(self, I: int, H: int) -> tuple[tuple[int, ...], ...]:
         """Shapes of a `Layer` of I inputs and H units."""
         return (self.gates * H, I), (self.gates * H, H), (self.gates * H,), (self.vectors * H,)
+
+    def zeros(self, I: int, H: int) -> Layer:
+        """A layer without a weight."""
+        return Layer(*(np.zeros(shape, np.float32) for shape in self.shapes(I, H)))
 
     def pack(self, layer: Layer) -> Float32:
         """Panels (flat) of a layer, see `tile`."""
@@ -156,7 +165,7 @@ class Cell:
         """The reverse of `tensors`; ValueError where a shape does not fit the cell."""
         W_hh = tensors["weight_hh"]
         H, I = W_hh.shape[1], tensors["weight_ih"].shape[1]
-        layer = Layer(*(np.zeros(shape, np.float32) for shape in self.shapes(I, H)))
+        layer = self.zeros(I, H)
         of_inputs, of_h = self._rows(self.input_gates, H), self._rows(self.recurrent_gates, H)
         layer.W_ih[of_inputs] = tensors["weight_ih"]
         layer.W_hh[of_h] = W_hh
