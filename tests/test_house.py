@@ -164,7 +164,7 @@ for kernel in (online.score_online, keys.lookup_batch):
 for function in (CELLS["lstm"].step, CELLS["lstm"].forward):
     print(function.compiled.cache_hits)
 """
-OF_PROGRAM = ("online.score_online", "keys.lookup_batch", "lstm.step", "lstm.forward")
+OF_PROGRAM = ("online.score_online", "keys.lookup_batch", "tile.step_function", "lstm.forward")
 
 
 @pytest.mark.timeout(280)

@@ -9,13 +9,14 @@
   notice a change in a callee of another file, hence the folder is named by a hash of all kernel sources and switches.
 """
 
+import fcntl
 import hashlib
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
     if function is None:
         return lambda f: jit(f, parallel=parallel, inline=inline)
     with _our_cache():
-        return _numba.njit(
+        made = _numba.njit(
             function,
             error_model="numpy",
             nogil=True,
@@ -88,6 +89,15 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
             _nrt=parallel,  # only the scheduler of prange needs the runtime
             forceinline=inline,
         )
+        file = made._cache._cache_file
+        file.save = partial(_save, file.save)
+        return made
+
+
+def _save(save: Callable[..., None], *arguments: Any) -> None:
+    """Two processes that add to one index at once would otherwise give one file to two compiled functions."""
+    with _alone():
+        save(*arguments)
 
 
 def threads_are_safe() -> bool:
@@ -112,13 +122,21 @@ class CFunction:
     @cached_property
     def compiled(self) -> Any:
         """Numba's object, which keeps the code alive."""
-        with _our_cache():
+        with _our_cache(), _alone():  # who waits finds it compiled
             return _numba.cfunc(self._signature, cache=True, error_model="numpy", _nrt=False)(self.function)
 
 
 def c_function(signature: Any) -> Callable[[Callable[..., Any]], CFunction]:
     """Makes a `CFunction` of a Numba signature; it raises nothing."""
     return lambda function: CFunction(function, signature)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """No other process writes to the cache folder meanwhile."""
+    with (CACHE_DIR / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
