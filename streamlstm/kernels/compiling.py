@@ -23,6 +23,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numba
 from numba.core import config as numba_config
+from numba.core.compiler_lock import global_compiler_lock
 
 _numba: Any = numba
 config: Any = numba_config  # its settings are made at run time
@@ -96,7 +97,7 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
 
 def _save(save: Callable[..., None], *arguments: Any) -> None:
     """Two processes that add to one index at once would otherwise give one file to two compiled functions."""
-    with _alone():
+    with _alone:
         save(*arguments)
 
 
@@ -122,7 +123,8 @@ class CFunction:
     @cached_property
     def compiled(self) -> Any:
         """Numba's object, which keeps the code alive."""
-        with _our_cache(), _alone():  # who waits finds it compiled
+        # Who waits finds it compiled. Numba holds its own lock wherever it saves, so that comes first.
+        with _our_cache(), global_compiler_lock, _alone:
             return _numba.cfunc(self._signature, cache=True, error_model="numpy", _nrt=False)(self.function)
 
 
@@ -131,12 +133,30 @@ def c_function(signature: Any) -> Callable[[Callable[..., Any]], CFunction]:
     return lambda function: CFunction(function, signature)
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """No other process writes to the cache folder meanwhile."""
-    with (CACHE_DIR / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+class _Alone:
+    """No other process or thread writes to the cache folder meanwhile; to be entered again by who is inside.
+
+    A function that is compiled here saves those that it calls.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._depth = threading.RLock(), 0
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+        if self._depth == 1:
+            self._file = (CACHE_DIR / "lock").open("w")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *raised: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._file.close()
+        self._lock.release()
+
+
+_alone = _Alone()
 
 
 @contextmanager
