@@ -77,14 +77,45 @@ def network_step(cell, x, hs, cs, layers, keep=None, keep_h=None):
     return hs[-1]
 
 
-def window_loss(cell, layers, V, bias, x, target, hs, cs, huber, scale, keep, keep_h):
-    """Huber loss of a window x (T, B, I), target (T, B, D) with NaN for nothing, summed and scaled."""
+def huber_loss(e, huber):
+    """Half the square of e, and linear beyond `huber`."""
+    return 0.5 * e * e if abs(e) <= huber else huber * (abs(e) - 0.5 * huber)
+
+
+def gaussian_loss(mean, y, wished, huber):
+    """s + rho(error / exp(s)), negative log-likelihood of a normal distribution within `huber` scales; s = 5 tanh(y / 5)."""
+    s = 5 * np.tanh(y / 5)
+    return s + huber_loss((mean - wished) / np.exp(s), huber)
+
+
+def pinball_loss(y, wished, level):
+    """That of the quantile that a share `level` of values lies below."""
+    return level * (wished - y) if wished > y else (1 - level) * (y - wished)
+
+
+def row_loss(y, target, D, huber, levels, weight):
+    """Loss of outputs y and target (D + M) of one row: of D heads, then of means and log-scales, or of quantiles."""
+    loss = sum(huber_loss(e, huber) for e in (y[:D] - target[:D])[~np.isnan(target[:D])])
+    M = len(target) - D
+    for m, wished in enumerate(target[D:]):
+        outputs = y[D + m :: M] if M else ()
+        if np.isnan(wished):
+            continue
+        if len(levels):
+            loss += weight * sum(pinball_loss(q, wished, level) for q, level in zip(outputs, levels, strict=True))
+        else:
+            loss += weight * gaussian_loss(*outputs, wished, huber)
+    return loss
+
+
+def window_loss(cell, layers, V, bias, x, target, hs, cs, huber, scale, keep, keep_h, D=None, levels=(), weight=0.0):
+    """Loss of a window x (T, B, I), target (T, B, D + M) with NaN for nothing, summed and scaled."""
     loss = 0.0
     hs, cs = list(hs), list(cs)
+    D = target.shape[2] if D is None else D
     for t in range(len(x)):
         y = network_step(cell, x[t], hs, cs, layers, keep[:, t], keep_h) @ V + bias
-        for e in (y - target[t])[~np.isnan(target[t])]:
-            loss += 0.5 * e * e if abs(e) <= huber else huber * (abs(e) - 0.5 * huber)
+        loss += sum(row_loss(*row, D, huber, levels, weight) for row in zip(y, target[t], strict=True))
     return loss * scale
 
 

@@ -190,6 +190,12 @@ def test_extends_chains_and_is_relative_to_the_file(write: Write) -> None:
         ("input: {key: 5}", "input.key: must be text or a list of names or null, got 5; put it in quotes"),
         ("input: {features: a}", "input.features: must be a list of names, got 'a'; write [a]"),
         ("input:\n  features:\n  - a\n  - 5", "my.yaml:4: input.features[1]: must be text, got 5; put it in quotes"),
+        ("forecast: {quantiles: 5}", "forecast.quantiles: must be a list of numbers, each above 0 and below 1, got 5"),
+        ("forecast: {quantiles: [.1, 1]}", "forecast.quantiles[1]: must be a number above 0 and below 1, got 1"),
+        (
+            "forecast: {quantiles: [.5, .1]}",
+            "my.yaml:1: forecast: quantiles must ascend, each once, got [0.5, 0.1]; sort them",
+        ),
         ("threshold:\n  scope: fleet", "my.yaml:1: threshold: scope: fleet needs expected_streams"),
         ("input: {key: a, time: a}", "my.yaml:1: input: column 'a' is named twice"),
         ("model: {}\nscore: {}\nmodel: {}", "my.yaml:3: model: stands twice, first on line 1; keep one"),

@@ -14,6 +14,7 @@ from streamlstm.detect.detector import Detector
 from streamlstm.errors import InputError, ModelError, OutputError
 from streamlstm.kernels.bptt import draw_masks, make_work, theta_size, window_gradient
 from streamlstm.kernels.cells import CELLS, Cell, Layer, cell_named
+from streamlstm.kernels.losses import Ahead
 from streamlstm.kernels.online import write_weights
 from streamlstm.kernels.optimisers import ADAM, OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.kernels.ridge import add_moments, solve_ridge
@@ -29,6 +30,7 @@ from streamlstm.report.training import training_section
 
 Make = Callable[..., dict[str, Recording]]
 PADDED = 16
+NOTHING = Ahead(0, np.zeros(0, np.float32), 0.0)
 
 
 def small(**training: Any) -> Config:
@@ -94,7 +96,7 @@ def test_gradient_is_that_of_finite_differences(
     def run(out: Any) -> float:
         h[:], c[:] = state[0].reshape(-1), state[1].reshape(-1)
         return window_gradient(kernels, theta, x.reshape(-1), target.reshape(-1), h, c, T, B, inputs, PADDED, layers, features,
-                               outputs, huber, scale, work, out)  # fmt: skip
+                               outputs, huber, scale, NOTHING, work, out)  # fmt: skip
 
     def loss_of(parameters: Any) -> float:
         parts = split(cell, parameters, inputs, layers, features, units)
@@ -141,7 +143,7 @@ def test_padding_is_never_learned(name: str) -> None:
         gradient = np.zeros_like(theta)
         x, target = rng.normal(size=8).astype(np.float32), rng.normal(size=8).astype(np.float32)
         window_gradient(
-            cell.kernels(), theta, x, target, h, c, 4, 2, 1, PADDED, layers, 1, 16, 3.0, 0.1, work, gradient
+            cell.kernels(), theta, x, target, h, c, 4, 2, 1, PADDED, layers, 1, 16, 3.0, 0.1, NOTHING, work, gradient
         )
         clip_gradient(gradient, 1.0, np.inf)
         update_parameters(ADAM, theta, gradient, first, second, np.full_like(theta, 0.1), update, 1e-2)
@@ -302,7 +304,7 @@ def test_every_record_lies_in_one_lane() -> None:
         found = np.concatenate([group.target[~np.isnan(group.target)] for group in groups])
         assert sorted(found.tolist()) == list(range(1, sum(lengths) + 1))
         assert all(len(group.inputs) % window == 0 and group.inputs.shape[1] <= lanes for group in groups)
-        assert sum(group.values for group in groups) == sum(lengths)
+        assert sum(group.values(1) for group in groups) == sum(lengths)
     assert make_lanes([], 8, 4) == []
 
 

@@ -10,7 +10,7 @@ import yaml
 from streamlstm.config.schema import Config
 from streamlstm.config.secrets import without_secrets
 
-_NO_BIT = {"runtime", "kafka", "outputs", "delivery", "service"}
+_NO_BIT = {"forecast", "runtime", "kafka", "outputs", "delivery", "service"}
 _BREAKS = re.compile("[\x85\u2028\u2029]")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Rows = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Counted = Annotated[int, Field(ge=1, le=1_000_000)]
 Repeats = Annotated[int, Field(ge=2, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -92,6 +92,20 @@ class Training(Section):
     holdout: Annotated[float, Field(ge=0, lt=0.9)] = 0.0
     patience: Annotated[int, Field(ge=1)] = 5
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+class Forecast(Section):
+    """What a model that is fitted can say, on demand, of the records to come; a part of the model, not of scoring."""
+
+    horizons: Annotated[int, Field(ge=0, le=512)] = 0  # records ahead
+    loss: Literal["gaussian", "pinball"] = "gaussian"
+    quantiles: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.5, 0.95)  # pinball
+
+    @model_validator(mode="after")
+    def _quantiles_ascend(self) -> "Forecast":
+        if list(self.quantiles) != sorted(set(self.quantiles)):
+            raise ValueError(f"quantiles must ascend, each once, got {list(self.quantiles)}; sort them")
+        return self
 
 
 class Learning(Section):
@@ -232,6 +246,7 @@ class Config(Section):
     kafka: Kafka = Kafka()
     model: Model = Model()
     training: Training = Training()
+    forecast: Forecast = Forecast()
     learning: Learning = Learning()
     score: Score = Score()
     threshold: Threshold = Threshold()

@@ -48,9 +48,9 @@ def complaint(section: str, key: str, value: Any, kinds: list[str]) -> str:
 
 
 def item_complaint(section: str, key: str, value: Any) -> str:
-    """What is wrong with one item of a list of names, or of a list of choices."""
+    """What is wrong with one item of a list of names, of choices or of numbers."""
     items = sections()[section][key].get("items", {})
-    rule = items if "enum" in items else {"type": "string"}
+    rule = items if "enum" in items or items.get("type") == "number" else {"type": "string"}
     return f"must be {_rule(rule, bare=False)}{';' if 'enum' in rule else ','} got {show(value)}{_remedy(rule, value)}"
 
 
@@ -68,6 +68,8 @@ def _rule(rule: dict[str, Any], *, bare: bool) -> str:
         return f"a mapping of names, each to {_rule(rule['additionalProperties'], bare=False)}"
     if "minLength" in rule:
         return "one character" if rule.get("maxLength") == 1 else "text that is not empty"
+    if rule.get("items", {}).get("type") == "number":
+        return f"a list of numbers, each {_bounds(rule['items'])}"
     bounds = _bounds(rule)
     return bounds if bounds and bare else f"{_TYPES[rule['type']]} {bounds}".strip()
 

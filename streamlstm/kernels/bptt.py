@@ -22,6 +22,7 @@ from streamlstm.kernels.calls import call_backward, call_early_backward, call_ea
 from streamlstm.kernels.cells.cell import Cell, Kernels
 from streamlstm.kernels.cells.normal import normalise, take_back
 from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.losses import write_losses
 from streamlstm.kernels.matrix import multiply
 from streamlstm.types import Float32
 
@@ -104,13 +105,14 @@ def copy_kept(values, keep, count, out):
 
 
 @jit
-def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, scale, work, out_gradient):
-    """The Huber loss of one window, summed and times `scale`; adds its gradient to `out_gradient` and runs h and c on.
+def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, scale, ahead, work, out_gradient):
+    """The loss of one window, summed and times `scale`; adds its gradient to `out_gradient` and runs h and c on.
 
-    x (T, B, I) and target (T, B, D) flat, NaN where nothing is to be learned; h, c (L, B, Hp) flat: the state at the
-    start, which becomes the state at the end. With `out_gradient` of length 0 only loss and state are computed.
+    x (T, B, I) and target (T, B, D + M) flat, NaN where nothing is to be learned, see `losses`; h, c (L, B, Hp) flat: the
+    state at the start, which becomes the state at the end. With `out_gradient` of length 0 only loss and state are
+    computed.
     """
-    X, G = max(I, Hp) + Hp, cell.gates * Hp
+    X, G, wide = max(I, Hp) + Hp, cell.gates * Hp, D + ahead.targets
     loss = 0.0
     for t in range(T):
         w0, inputs = _ZERO, I
@@ -133,17 +135,8 @@ def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, s
         copy(h[last:], B * Hp, work.top[row * Hp :])
         multiply(h, last, Hp, _ONE, B, Hp, theta, w0, O, O, theta, w0 + Hp * O, _ZERO, work.outputs, row * O, O)
         for b in range(B):
-            y, wish = (row + b) * O, (row + b) * D
-            work.outputs[y + D : y + O] = _F0
-            for d in range(D):
-                wished = target[wish + d]
-                if np.isnan(wished):
-                    work.outputs[y + d] = _F0
-                    continue
-                e = work.outputs[y + d] - wished
-                size = np.float64(abs(e))
-                loss += 0.5 * size * size if size <= huber else huber * (size - 0.5 * huber)
-                work.outputs[y + d] = np.float32(min(max(np.float64(e), -huber), huber) * scale)
+            y, wish = (row + b) * O, (row + b) * wide
+            loss = write_losses(work.outputs[y : y + O], target[wish : wish + wide], D, huber, scale, ahead, loss)
     if out_gradient.shape[0] > 0:
         add_gradient(cell, theta, T, B, I, Hp, L, O, work, out_gradient)
     return loss * scale

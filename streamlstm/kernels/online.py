@@ -15,6 +15,7 @@ from streamlstm.kernels.cells.cell import Kernels
 from streamlstm.kernels.cells.tile import UNITS
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import *
+from streamlstm.kernels.losses import Ahead
 from streamlstm.kernels.optimisers import ADAM, clip_gradient, update_parameters
 from streamlstm.kernels.ridge import add_moments, scale_moments, solve_ridge
 from streamlstm.kernels.wave import skip_lanes
@@ -110,6 +111,7 @@ def step_lstm(sizes, learner, work, rate):
     D, K, L, Hp = sizes[N_FEATURES], sizes[N_KNOWN], sizes[LAYERS], sizes[PADDED]
     I, T, N, targets = D + K, sizes[WINDOW], sizes[SEGMENT], HEADS * D
     memory = 2 * L * Hp
+    nothing = Ahead(_ZERO, learner.scale[:0], 0.0)
     closed = 0
     for n in range(N):
         closed += np.int64(learner.closed[0, n])
@@ -140,7 +142,7 @@ def step_lstm(sizes, learner, work, rate):
                 lanes += 1
             n += 1
         window_gradient(learner.cell, learner.theta, learner.x, learner.wished, learner.h, learner.c, T, B, I, Hp, L, targets,
-                        sizes[OUTPUTS], _HUBER, 1.0 / (T * LANES_PER_TILE), work, learner.gradient)  # fmt: skip
+                        sizes[OUTPUTS], _HUBER, 1.0 / (T * LANES_PER_TILE), nothing, work, learner.gradient)  # fmt: skip
         if closed == 0:
             break
     learner.counters[STEPS] += 1

@@ -12,11 +12,12 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.errors import InputError
 from streamlstm.kernels.bptt import draw_masks, make_work, window_gradient
-from streamlstm.kernels.layout import PADDED
+from streamlstm.kernels.layout import HEADS, PADDED
 from streamlstm.kernels.optimisers import OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.learn.checkpoint import Checkpoint, Course
+from streamlstm.learn.outlook import Aim
 from streamlstm.learn.schedules import rate_at
-from streamlstm.model.layout import Layout
+from streamlstm.model.layout import Layout, padded
 from streamlstm.model.parameters import initial_theta, matrices
 from streamlstm.types import Float32
 
@@ -26,7 +27,8 @@ _POINTS = 100  # of the loss curve
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One stream: inputs (n, I) float32 and target (n, 3 D) float32 in units of each head's error, NaN for nothing."""
+    """One stream: inputs (n, I) and target (n, 3 D + M) float32, in units of each head's error, then of the forecast's (see
+    `Aim`), NaN for nothing."""
 
     inputs: Float32
     target: Float32
@@ -34,8 +36,8 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training stands: update of updates, training loss per value, held-out loss (NaN before the first look), the
-    update's step size."""
+    """Where a training stands: update of updates, training loss per value of the heads, with that of a forecast; held-out
+    loss likewise (NaN before the first look), the update's step size."""
 
     update: int
     updates: int
@@ -47,30 +49,32 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Lanes:
-    """Stretches side by side: inputs (n, B, I), target (n, B, D), with n a multiple of the window."""
+    """Stretches side by side: inputs (n, B, I), target (n, B, 3 D + M), with n a multiple of the window."""
 
     inputs: Float32
     target: Float32
 
-    @property
-    def values(self) -> int:
-        return int((~np.isnan(self.target)).sum())
+    def values(self, targets: int) -> int:
+        """How many there are in the first columns of the target."""
+        return int((~np.isnan(self.target[:, :, :targets])).sum())
 
 
 def train_lstm(
     series: list[Series],
+    aim: Aim,
     config: Config,
     layout: Layout,
     on_progress: Callable[[Progress], None] | None,
     checkpoint: str | Path | None = None,
 ) -> tuple[Float32, dict[str, Any]]:
-    """Parameters (flat, as in `kernels.bptt`) with the least held-out loss, and a summary of the training.
+    """Parameters (flat, as in `kernels.bptt`, with `outputs` columns of the readout) with the least held-out loss, and a
+    summary of the training.
 
     The untrained network, whose readout is zero, is among the candidates: an LSTM that does not better the skip on the
     held-out tail is not used. Without `holdout` the last parameters are kept. `checkpoint` is a file where an interrupted
     training is kept and goes on from, with the same bits as one that was not; at the end it is gone.
     """
-    training = _Training(series, config, layout)
+    training = _Training(series, aim, config, layout)
     data = (array for s in series for array in (s.inputs, s.target))
     kept = Checkpoint(checkpoint, config, data) if checkpoint is not None else None
     if kept is not None and (found := kept.read(training.course)) is not None:
@@ -102,16 +106,22 @@ def train_lstm(
     return training.course.best, training.summary()
 
 
+def outputs(aim: Aim, layout: Layout) -> int:
+    """Columns of the readout in training: those of the heads, then those of the forecast, rounded up to whole vectors."""
+    return padded(HEADS * layout.num_features + aim.outputs)
+
+
 class _Training:
     """The updates of one training, and where it stands (`course`)."""
 
-    def __init__(self, series: list[Series], config: Config, layout: Layout) -> None:
+    def __init__(self, series: list[Series], aim: Aim, config: Config, layout: Layout) -> None:
         settings, T = config.training, config.training.window
-        I, self._targets = series[0].inputs.shape[1], series[0].target.shape[1]
-        Hp, L, O = int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs
+        I, self._targets, self._ahead = series[0].inputs.shape[1], HEADS * layout.num_features, aim.ahead
+        Hp, L, O = int(layout.sizes[PADDED]), layout.num_layers, outputs(aim, layout)
         self._settings, self._cell = settings, layout.cell.kernels(layout.hidden_size)
         self._sizes = I, Hp, L, O
         theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
+        theta[len(theta) - O + self._targets :][: aim.outputs] = aim.bias
         cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]
         self._fitted = make_lanes(
             [Series(s.inputs[:n], s.target[:n]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
@@ -184,7 +194,7 @@ class _Training:
             h, c = (np.zeros(L * lanes.inputs.shape[1] * Hp, np.float32) for _ in range(2))
             for begin in range(0, len(lanes.inputs), self._settings.window):
                 total += self._run(lanes, begin, h, c, 1.0, nothing)
-            values += lanes.values
+            values += lanes.values(self._targets)
         return total / max(values, 1)
 
     def _run(self, lanes: _Lanes, begin: int, h: Float32, c: Float32, scale: float, out: Float32) -> float:
@@ -199,7 +209,7 @@ class _Training:
         return float(
             window_gradient(
                 self._cell, self.course.theta, x.reshape(-1), target.reshape(-1), h, c, T, B, I, Hp, L, self._targets, O,
-                self._huber, scale, self._works[B], out,
+                self._huber, scale, self._ahead, self._works[B], out,
             )
         )  # fmt: skip
 

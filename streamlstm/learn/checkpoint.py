@@ -67,7 +67,7 @@ class Checkpoint:
 
     def __init__(self, path: str | Path, config: Config, data: Iterable[Float32]) -> None:
         self._path = Path(path)
-        digest = hashlib.sha256(config.model_dump_json(include={"model", "training"}).encode())
+        digest = hashlib.sha256(config.model_dump_json(include={"model", "training", "forecast"}).encode())
         for array in data:
             digest.update(np.ascontiguousarray(array).tobytes())
         self._of = digest.hexdigest()

@@ -36,9 +36,11 @@ from streamlstm.kernels.layout import (
 from streamlstm.kernels.regress import regress_scratch, regress_stream
 from streamlstm.kernels.ridge import add_moments, solve_ridge
 from streamlstm.kernels.thresholds import limit
-from streamlstm.learn.bptt import Progress, Series, train_lstm
+from streamlstm.learn.bptt import Progress, Series, outputs, train_lstm
+from streamlstm.learn.outlook import outlook_of, take_aim
 from streamlstm.model.layout import Layout, make_layout
 from streamlstm.model.network import Model, Network, Starts
+from streamlstm.model.outlook import Outlook
 from streamlstm.model.parameters import theta_network
 from streamlstm.state.pool import StreamPool
 from streamlstm.types import Float32, Float64, Int64
@@ -71,9 +73,11 @@ def fit(
     """
     began = time.perf_counter()
     chosen = {key: recording for key, recording in recordings.items() if len(recording.x) >= LEAST_ROWS}
-    if not chosen:
-        longest = max((len(recording.x) for recording in recordings.values()), default=0)
-        raise InputError(f"fit: the longest stream has {longest} records, at least {LEAST_ROWS} are needed")
+    longest = max((len(recording.x) for recording in recordings.values()), default=0)
+    horizons = config.forecast.horizons
+    if longest < LEAST_ROWS + horizons:
+        wanted = f"at least {LEAST_ROWS + horizons} are needed" + (f" for {horizons} horizons" if horizons else "")
+        raise InputError(f"fit: the longest stream has {longest} records, {wanted}")
     D, K = len(features), len(exogenous)
     layout = make_layout(config, features, K, online=False)
     everything = np.concatenate([recording.x for recording in chosen.values()])
@@ -89,8 +93,14 @@ def fit(
     skip = fit_skips(series, layout.num_calendar, config.training.ridge)
     residuals = [_residuals(s, skip) for s in series]
     scale = np.maximum(np.sqrt(np.nanmean(np.concatenate(residuals) ** 2, axis=0)), 1e-3).astype(np.float32)
-    lanes = [Series(s.inputs, residual / scale) for s, residual in zip(series, residuals, strict=True)]
-    theta, summary = train_lstm(lanes, config, layout, on_progress, checkpoint)
+    P, targets = layout.num_regressors, HEADS * D
+    aim = take_aim([s.regressors[:, :P] for s in series], [s.target for s in series], config)
+    lanes = [
+        Series(s.inputs, np.concatenate([residual / scale, further], axis=1))
+        for s, residual, further in zip(series, residuals, aim.targets, strict=True)
+    ]
+    theta, summary = train_lstm(lanes, aim, config, layout, on_progress, checkpoint)
+    O = outputs(aim, layout)
     network = theta_network(
         layout.cell,
         theta,
@@ -100,9 +110,11 @@ def fit(
         layout.hidden_size,
         int(layout.sizes[PADDED]),
         layout.num_layers,
-        layout.num_outputs,
+        O,
     )
-    starts = find_starts(chosen, stats, network, config, layout, features, exogenous)
+    readout = theta[-(int(layout.sizes[PADDED]) + 1) * O :].reshape(-1, O)
+    outlook = outlook_of(aim, readout[:, targets : targets + aim.outputs], layout.hidden_size)
+    starts = find_starts(chosen, stats, network, outlook, config, layout, features, exogenous)
     rows = sum(len(recording.x) for recording in chosen.values())
     training: dict[str, Any] = {
         "streams": len(chosen),
@@ -113,7 +125,7 @@ def fit(
         **summary,
     }
     usual = np.sqrt((starts.known[:, : HEADS * D].astype(np.float64) ** 2).mean(axis=0)).astype(np.float32)
-    return Model(network, features, exogenous, usual, starts, config, training)
+    return Model(network, features, exogenous, usual, starts, config, training, outlook)
 
 
 def input_statistics(x: Float64, D: int, pooled: Float64 | None = None) -> Float64:
@@ -196,6 +208,7 @@ def find_starts(
     recordings: Mapping[str, Recording],
     stats: Float64,
     network: Network,
+    outlook: Outlook | None,
     config: Config,
     layout: Layout,
     features: tuple[str, ...],
@@ -215,7 +228,8 @@ def find_starts(
     params = layout.params  # of this fit's own layout
     params[CALIBRATING_ROWS] = np.inf  # no stream becomes live, every score is learned
     params[LEAST_WEIGHT] = params[LEAST_PART_WEIGHT] = 0
-    engine = Engine(config, layout, Model(network, features, exogenous, known[0, : HEADS * D], None, config))
+    model = Model(network, features, exogenous, known[0, : HEADS * D], None, config, outlook=outlook)
+    engine = Engine(config, layout, model)
     columns, at_threshold = layout.known_columns, int(sizes[AT_THRESHOLD])
     at_range = int(sizes[AT_RANGE] - sizes[AT_USUAL])
     for n, recording in enumerate(recordings.values()):

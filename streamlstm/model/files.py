@@ -13,6 +13,7 @@ from streamlstm.config import Config
 from streamlstm.errors import ConfigError, ModelError, OutputError
 from streamlstm.kernels.cells import cell_named
 from streamlstm.model.network import Model, Network, Starts
+from streamlstm.model.outlook import Outlook
 from streamlstm.version import VERSION
 
 FORMAT = "4"
@@ -115,4 +116,5 @@ def model_from(tensors: dict[str, Any], description: dict[str, Any]) -> Model:
         starts,
         config,
         description["training"],
+        Outlook.of(tensors) if config.forecast.horizons else None,
     )

@@ -13,9 +13,10 @@ from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import BARE, HEADS, REGRESSORS
 from streamlstm.kernels.wave import skip_lanes
 from streamlstm.model.layout import padded
+from streamlstm.model.outlook import GAUSSIAN_OUTPUTS, Outlook
 from streamlstm.types import Float32, Float64, Int64
 
-_OF_A_MODEL = {"input", "model", "training", "learning", "score", "threshold", "episodes"}
+_OF_A_MODEL = {"input", "model", "training", "forecast", "learning", "score", "threshold", "episodes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A network with the columns it reads and what the fit found out; `usual` (3 D) float32 are errors of new streams."""
+    """A network with the columns it reads and what the fit found out; `usual` (3 D) float32 are errors of new streams.
+
+    `outlook` is there where the configuration has horizons to forecast.
+    """
 
     network: Network
     features: tuple[str, ...]
@@ -84,6 +88,7 @@ class Model:
     starts: Starts | None
     config: Config
     training: dict[str, Any] = field(default_factory=dict)
+    outlook: Outlook | None = None
 
     def __post_init__(self) -> None:
         D, K, H = len(self.features), len(self.exogenous), self.network.hidden_size
@@ -96,9 +101,18 @@ class Model:
         P = 1 + REGRESSORS * D + K + (CALENDAR if self.config.model.calendar else 0)
         if self.network.skip.shape != (HEADS, D, P):
             raise ModelError(f"model: skip has shape {self.network.skip.shape}, {D} features need ({HEADS}, {D}, {P})")
+        self._check_outlook(D, H, P)
         for name, array in self.tensors().items():
             if array.dtype == np.float32 and not name.startswith("start.") and not np.isfinite(array).all():
                 raise ModelError(f"model: {name} holds values that are not finite; fit it again")
+
+    def _check_outlook(self, D: int, H: int, P: int) -> None:
+        wanted = self.config.forecast
+        N, Q = wanted.horizons, len(wanted.quantiles) if wanted.loss == "pinball" else GAUSSIAN_OUTPUTS
+        found = None if self.outlook is None else self.outlook.shapes()
+        expected = ((Q, N, D, H), (Q, N, D), (N, D, P), (N, D)) if N else None
+        if found != expected:
+            raise ModelError(f"model: its forecast has shapes {found}, {expected} are those of its configuration")
 
     def tensors(self) -> dict[str, Any]:
         """All arrays by the names they have in a model file; those of the recurrent layers as in PyTorch."""
@@ -108,6 +122,8 @@ class Model:
                 named[f"{self.network.cell.name}.{name}_l{n}"] = array
         named |= {"readout.weight": self.network.readout, "readout.bias": self.network.readout_bias}
         named |= {"skip.weight": self.network.skip, "usual": self.usual}
+        if self.outlook is not None:
+            named |= self.outlook.tensors()
         if self.starts is not None:
             for name in ("stats", "known", "thresholds", "limits", "scored"):
                 named[f"start.{name}"] = getattr(self.starts, name)
@@ -145,6 +161,11 @@ class Model:
             wanted = getattr(config.model, name)
             if wanted != value:
                 raise ModelError(f"model: has {name} {value}, the configuration says {wanted}; leave model.{name} out")
+        if config.forecast != self.config.forecast:
+            raise ModelError(
+                f"model: fitted with forecast {self.config.forecast}, the configuration says {config.forecast}; "
+                "leave the section out, or fit a model with it"
+            )
 
     @property
     def hash(self) -> str:
