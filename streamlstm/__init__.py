@@ -5,7 +5,7 @@ from importlib import import_module as _import_module
 from streamlstm.config import Config
 from streamlstm.errors import ConfigError as _ConfigError
 from streamlstm.errors import StreamlstmError
-from streamlstm.types import Episode, Scored, ScoredBatch, Stage
+from streamlstm.types import Episode, Forecast, Scored, ScoredBatch, Stage
 from streamlstm.version import VERSION as __version__
 
 try:
@@ -24,6 +24,7 @@ __all__ = [
     "Config",
     "Detector",
     "Episode",
+    "Forecast",
     "RecurrentLayer",
     "Scored",
     "ScoredBatch",

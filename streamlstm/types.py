@@ -279,3 +279,19 @@ class Episode:
     def as_dict(self) -> dict[str, Any]:
         """The episode's fields by name."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is expected of the next N records of one stream, in the unit of the input; horizon n is row n - 1.
+
+    mean, scale  float64 (N, D), of a normal distribution; None where quantiles are forecast
+    quantiles    float64 (Q, N, D), in the order of `levels` and ascending; None where mean and scale are forecast
+    levels       share of the values that should lie below each quantile (Q)
+    """
+
+    features: tuple[str, ...]
+    mean: Float64 | None = None
+    scale: Float64 | None = None
+    quantiles: Float64 | None = None
+    levels: tuple[float, ...] = ()

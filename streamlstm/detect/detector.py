@@ -12,6 +12,7 @@ from streamlstm.config import Config, load
 from streamlstm.detect import snapshots
 from streamlstm.detect.engine import Engine
 from streamlstm.detect.episodes import EpisodeLog
+from streamlstm.detect.forecasts import Forecaster
 from streamlstm.detect.single import SingleCall
 from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Out
@@ -40,7 +41,7 @@ from streamlstm.model.layout import Layout, make_layout
 from streamlstm.model.network import Model
 from streamlstm.state.pool import StreamPool, stages
 from streamlstm.state.rates import possible_rates
-from streamlstm.types import NO_TIME, Episode, EventBatch, Float64, Int32, Int64, Scored, ScoredBatch, Stage
+from streamlstm.types import NO_TIME, Episode, EventBatch, Float64, Forecast, Int32, Int64, Scored, ScoredBatch, Stage
 
 CALL = "call"
 """Source of records that a program hands over itself; their rows are counted from 0."""
@@ -79,6 +80,7 @@ class Detector:
         self.rows_of_calls = 0
         self.restored_to = -1  # a restored stream may have absorbed rows up to this one: those are skipped
         self._single: SingleCall | None = None
+        self._forecaster: Forecaster | None = None
         self.features: tuple[str, ...] = ()
         self.exogenous: tuple[str, ...] = ()
         named = tuple(features) or (model.features if model else self.config.input.features)
@@ -224,6 +226,19 @@ class Detector:
     def _wanted(self, given: int) -> str:
         columns = ", ".join((*self.features, *self.exogenous))
         return f"values: got {given} columns, this detector reads {self._width}: {columns}"
+
+    def forecast(self, key: str, exogenous: Sequence[float] = ()) -> Forecast:
+        """What is expected of the stream's next records, without changing anything; the model's `forecast` says how many.
+
+        `exogenous`: those columns at the next record, where they are known already; else they count as missing, which is
+        their mean. UsageError for a stream that is not known or still learning, without such a model, and where weights
+        learn online.
+        """
+        if not self.features or self.pool.keys.find(key) < 0:
+            raise UsageError(f"forecast: stream {key!r} has had no record; score its records first")
+        if self._forecaster is None:
+            self._forecaster = Forecaster(self.model, self.engine, self.layout, self.features)
+        return self._forecaster(key, self.pool.copy_of(key), exogenous)
 
     # ---- what the streams say of themselves
 
