@@ -803,6 +803,85 @@ class TestStandardOutput:
         assert ran.err.splitlines()[-1] == "streamlstm: missing.csv: no such file or folder; check the path"
 
 
+@pytest.fixture(scope="module")
+def model(data: Path) -> Path:
+    """A model that forecasts three records ahead."""
+    path = data / "ahead.safetensors"
+    fit = ["fit", str(data / "pump.csv"), "--model", str(path), "--until", "0.5", "--set", QUICK]
+    assert run_cli([*fit, "--set", "forecast.horizons=3"]) == 0
+    return path
+
+
+class TestForecast:
+    def test_every_stream_at_its_end(self, cli: Cli, data: Path, model: Path):
+        write_csv("two.csv", timestamp=times(900) * 2, key=["a"] * 900 + ["b"] * 900, value=[*wave(900), *wave(900)])
+        write_csv("b.csv", timestamp=times(900), key=["b"] * 900, value=wave(900))
+        printed = cli("forecast", "two.csv", "-m", model)
+        assert printed.status == 0
+        assert printed.out.splitlines()[0] == "key,horizon,feature,mean,scale"
+        for name in ("f.csv", "f.jsonl", "f.parquet"):
+            assert cli("forecast", "two.csv", "-m", model, "-o", name).err.endswith(f"wrote {name}: 2 streams\n")
+            rows = read(name).to_pylist()
+            assert [(row["key"], row["horizon"], row["feature"]) for row in rows] == [
+                (key, horizon, "value") for key in "ab" for horizon in (1, 2, 3)
+            ]
+            detector = Detector.load(model)
+            stamps = np.arange(900) * 900 * 10**9 + int(START.timestamp()) * 10**9
+            detector.process_batch(["a"] * 900, stamps, np.round(wave(900), 4))
+            forecast = detector.forecast("a")
+            assert forecast.mean is not None
+            assert forecast.scale is not None
+            assert [row["mean"] for row in rows] == forecast.mean[:, 0].tolist() * 2
+            assert [row["scale"] for row in rows] == forecast.scale[:, 0].tolist() * 2
+        assert printed.out.splitlines()[4:] == cli("forecast", "b.csv", "-m", model).out.splitlines()[1:]
+
+    def test_quantiles_and_exogenous_columns(self, cli: Cli):
+        on = np.repeat(np.arange(20) % 2, 50).astype(float)
+        write_csv("valve.csv", value=wave(1000) + 3 * on, valve=on)
+        keep = ("--set", "input.exogenous=[valve]", "--set", "input.features=[value]")
+        ahead = (
+            "--set",
+            "forecast.horizons=2",
+            "--set",
+            "forecast.loss=pinball",
+            "--set",
+            "forecast.quantiles=[.1, .75]",
+        )
+        assert cli("fit", "valve.csv", "-m", "m.safetensors", "--set", QUICK, *keep, *ahead).status == 0
+        assert cli("forecast", "valve.csv", "-m", "m.safetensors", "-o", "f.csv").status == 0
+        assert read("f.csv").column_names == ["key", "horizon", "feature", "q0.1", "q0.75"]
+        detector = Detector.load("m.safetensors")
+        detector.process_batch(["valve"] * 1000, None, np.stack([np.round(wave(1000) + 3 * on, 4), on], axis=1))
+        quantiles = detector.forecast("valve", on[-1:].tolist()).quantiles  # the valve stays as it is
+        assert quantiles is not None
+        assert read("f.csv")["q0.75"].to_pylist() == quantiles[1, :, 0].tolist()
+        assert "forecast: quantiles 0.1, 0.75 of the next 2 records" in cli("model", "show", "m.safetensors").out
+
+    def test_streams_that_are_learning_are_noted(self, cli: Cli, data: Path, model: Path):
+        write_csv("pump.csv", timestamp=times(200), value=wave(200))  # the one stream that the model knows, or none
+        assert cli("forecast", "pump.csv", "-m", model).out.count("\n") == 4
+        write_csv("two.csv", timestamp=times(300) * 2, key=["a"] * 300 + ["b"] * 300, value=[*wave(300)] * 2)
+        fit = ("fit", "two.csv", "-m", "m.safetensors", "--set", QUICK, "--set", "forecast.horizons=1")
+        assert cli(*fit).status == 0
+        write_csv("new.csv", timestamp=times(60), key=["a"] * 30 + ["c"] * 30, value=wave(60, anomaly=None))
+        ran = cli("forecast", "new.csv", "-m", "m.safetensors")
+        assert [line.split(",")[0] for line in ran.out.splitlines()] == ["key", "a"]
+        assert "streams that are still learning and have no forecast: 1" in ran.err
+
+    def test_what_it_needs(self, cli: Cli, data: Path, model: Path):
+        for arguments, words in (
+            ((data / "pump.csv",), "needs a model that makes forecasts"),
+            ((data / "pump.csv", "-m", data / "pump.safetensors"), "--set forecast.horizons=12`"),
+            ((data / "pump.csv", "-m", model, "--set", "forecast.horizons=4"), "leave the section out"),
+            ((data / "pump.csv", "-m", model, "--set", "learning.mode=online"), "the weights learn online"),
+            (("kafka://localhost:1/readings", "-m", model), "a key in two partitions is two streams"),
+            ((data / "pump.csv", "-m", model, "-o", data / "pump.csv"), "is read by this run"),
+        ):
+            ran = cli("forecast", *arguments)
+            assert ran.status in (1, 2)
+            assert words in ran.complaint()
+
+
 class TestReadme:
     text = (ROOT / "README.md").read_text()
 
@@ -857,7 +936,7 @@ class TestReadme:
             for option in (word for word in command if word.startswith("--")):
                 assert option in ran.out
         assert names == {
-            "demo", "fit", "replay", "run", "evaluate", "compare", "state", "broker", "config", "model", "warm-up",
+            "demo", "fit", "replay", "forecast", "run", "evaluate", "compare", "state", "broker", "config", "model", "warm-up",
         }  # fmt: skip
 
     @pytest.mark.parametrize("option", ["flags", "scores", "episodes", "report", "pace", "model", "config", "set"])

@@ -14,6 +14,7 @@ from streamlstm.cli.compare import compare
 from streamlstm.cli.demo import demo
 from streamlstm.cli.evaluate import evaluate
 from streamlstm.cli.fit import fit
+from streamlstm.cli.forecast import forecast
 from streamlstm.cli.interrupts import Interrupts
 from streamlstm.cli.replay import replay
 from streamlstm.cli.run import run as run_command
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Streaming anomaly detection for sensors.",
 )
-for command in (demo, fit, replay, evaluate, compare, warm_up, broker):
+for command in (demo, fit, replay, forecast, evaluate, compare, warm_up, broker):
     app.command()(command)
 app.command("run")(run_command)
 app.add_typer(config.app, name="config")

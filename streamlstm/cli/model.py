@@ -12,6 +12,7 @@ from streamlstm.interop.exchange import FORMATS, import_model
 from streamlstm.interop.onnx_writing import write
 from streamlstm.kernels.cells import CELLS
 from streamlstm.model.files import load_model, save_model
+from streamlstm.model.network import Model
 
 app = typer.Typer(no_args_is_help=True, help="Look into model files; bring weights in and out.")
 
@@ -29,7 +30,7 @@ def show(
     """Print what a model is, on what it was trained, and how that went."""
     model = load_model(path)
     H, L = model.network.hidden_size, len(model.network.layers)
-    weights = (model.network.cell.name, "readout", "skip")
+    weights = (model.network.cell.name, "readout", "skip", "forecast")
     facts = {
         "hash": model.hash,
         "cell": model.network.cell.name,
@@ -38,6 +39,7 @@ def show(
         "parameters": sum(a.size for name, a in model.tensors().items() if name.startswith(weights)),
         "features": list(model.features),
         "exogenous": list(model.exogenous),
+        "forecast": forecast_of(model),
         "training": model.training,
         "config": model.config.model_dump(mode="json"),
     }
@@ -51,6 +53,13 @@ def show(
         if isinstance(value, dict):
             text = "".join(f"\n  {key}: {entry}" for key, entry in value.items() if key != "curve")
         output.print(f"{name}: {text}", markup=False, soft_wrap=True)
+
+
+def forecast_of(model: Model) -> str:
+    """What the model says of records to come, in words."""
+    wanted = model.config.forecast
+    what = f"quantiles {', '.join(map(str, wanted.quantiles))}" if wanted.loss == "pinball" else "mean and scale"
+    return f"{what} of the next {wanted.horizons} records" if wanted.horizons else "none"
 
 
 @app.command("import")

@@ -14,6 +14,10 @@ from streamlstm.model.network import Model
 from streamlstm.types import NO_TIME, Float32, Forecast, Int64
 
 
+class LearningError(UsageError):
+    """A stream whose mean and spread are not known yet: nothing can be said in the unit of the input."""
+
+
 class Forecaster:
     """Reads forecasts out of rows; made at the first one that is asked for. UsageError where the model makes none."""
 
@@ -48,7 +52,7 @@ class Forecaster:
         mark, stat = rows.marks[0], rows.stats[0]
         D, K = len(self._features), self._layout.num_known
         if not mark[READY] or not mark[BEGUN]:
-            raise UsageError(
+            raise LearningError(
                 f"forecast: stream {key!r} is still learning its mean and spread; "
                 f"ask when it has more than learning.learning_rows ({self._params[LEARNING_ROWS]:g}) records"
             )

@@ -35,6 +35,7 @@ def warm_up() -> str:
     quick = Config.model_validate({
         "model": {"hidden_size": 4},
         "training": {"updates": 2},
+        "forecast": {"horizons": 1},
         "learning": {"update_every": 16, "learning_rows": 10, "calibrating_rows": 10},
     })  # fmt: skip
     rows = 400
@@ -47,6 +48,7 @@ def warm_up() -> str:
     frozen.threads = 2
     frozen.process_batch(keys, time, x)
     frozen.peek("warm-up", 0, [0.0])
+    frozen.forecast(keys[0])
     Detector(quick, features=("value",)).process_batch(keys, time, x)
     for kind in ("json", "array", "csv", "float32", "float64"):
         named = {"format": kind, "columns": ["value"]} if kind != "json" else {"format": kind}

@@ -1,4 +1,4 @@
-"""Columns of the three outputs, so that a sink can be opened before the first batch."""
+"""Columns of the outputs, so that a sink can be opened before the first batch."""
 
 from functools import lru_cache
 
@@ -66,3 +66,11 @@ def episodes_schema() -> pa.Schema:
             ("last", pa.int64()),
         ]
     )
+
+
+@lru_cache(maxsize=64)
+def forecasts_schema(levels: tuple[float, ...]) -> pa.Schema:
+    """Columns of `forecast_table`: mean and scale, or a quantile of each level."""
+    place = [pa.field("key", pa.string()), pa.field("horizon", pa.int64()), pa.field("feature", pa.string())]
+    names = [f"q{level:g}" for level in levels] or ["mean", "scale"]
+    return pa.schema([*place, *(pa.field(name, pa.float64()) for name in names)])

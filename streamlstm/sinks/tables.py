@@ -1,4 +1,4 @@
-"""Scored batches and episodes as tables. Nothing here costs Python per row: only per feature, cause and episode."""
+"""Scored batches, episodes and forecasts as tables. Nothing here costs Python per row: only per feature, cause and episode."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,8 +9,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamlstm.errors import UsageError
-from streamlstm.sinks.schemas import KEY, SCHEMA_VERSION, TIME, episodes_schema, flags_schema, scores_schema
-from streamlstm.types import CAUSE_KIND, NO_TIME, Cause, Episode, Float64, Int64, ScoredBatch, Stage, cause_text
+from streamlstm.sinks.schemas import (
+    KEY,
+    SCHEMA_VERSION,
+    TIME,
+    episodes_schema,
+    flags_schema,
+    forecasts_schema,
+    scores_schema,
+)
+from streamlstm.types import (
+    CAUSE_KIND,
+    NO_TIME,
+    Cause,
+    Episode,
+    Float64,
+    Forecast,
+    Int64,
+    ScoredBatch,
+    Stage,
+    cause_text,
+)
 
 Floats = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.intp] | slice
@@ -60,6 +79,19 @@ def episodes_table(episodes: Sequence[Episode]) -> pa.RecordBatch:
         values = [getattr(episode, field.name) for episode in episodes]
         columns.append(_times(np.array(values, np.int64)) if field.type == TIME else pa.array(values, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def forecast_table(key: str, forecast: Forecast) -> pa.RecordBatch:
+    """One row per horizon and feature of one stream, columns as in `forecasts_schema`; NaN becomes null."""
+    said = forecast.quantiles if forecast.quantiles is not None else np.array([forecast.mean, forecast.scale])
+    horizons, count = said.shape[1], len(forecast.features)
+    columns = [
+        pa.repeat(key, horizons * count),
+        pa.array(np.repeat(np.arange(1, horizons + 1), count)),
+        pa.array(list(forecast.features) * horizons, pa.string()),
+    ]
+    columns += _cut(said.reshape(len(said), -1))
+    return pa.RecordBatch.from_arrays(columns, schema=forecasts_schema(forecast.levels))
 
 
 @lru_cache(maxsize=64)
