@@ -322,6 +322,7 @@ def test_hash_ignores_runtime_only(config: Config) -> None:
     assert len(digest) == 16
     assert int(digest, 16) >= 0
     assert config_hash(load(config, overrides={"runtime.batch_rows": 7, "runtime.threads": 3})) == digest
+    assert config_hash(load(config, overrides={"forecast.horizons": 3})) == digest  # read on demand, no score knows
     assert config_hash(load(config, overrides={"training.seed": 1})) != digest
 
 

@@ -237,7 +237,7 @@ class Detector:
         if not self.features or self.pool.keys.find(key) < 0:
             raise UsageError(f"forecast: stream {key!r} has had no record; score its records first")
         if self._forecaster is None:
-            self._forecaster = Forecaster(self.model, self.engine, self.layout, self.features)
+            self._forecaster = Forecaster(self.model, self.engine, self.features)
         return self._forecaster(key, self.pool.copy_of(key), exogenous)
 
     # ---- what the streams say of themselves

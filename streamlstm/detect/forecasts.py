@@ -9,7 +9,7 @@ from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Pool
 from streamlstm.kernels.forecast import forecast_row
 from streamlstm.kernels.layout import BEGUN, FIRST_TIME, LAST_TIME, LEARNING_ROWS, READY, RESET_NS, SEEN
-from streamlstm.model.layout import Layout, padded
+from streamlstm.model.layout import padded
 from streamlstm.model.network import Model
 from streamlstm.types import NO_TIME, Float32, Forecast, Int64
 
@@ -21,7 +21,7 @@ class LearningError(UsageError):
 class Forecaster:
     """Reads forecasts out of rows; made at the first one that is asked for. UsageError where the model makes none."""
 
-    def __init__(self, model: Model | None, engine: Engine, layout: Layout, features: tuple[str, ...]) -> None:
+    def __init__(self, model: Model | None, engine: Engine, features: tuple[str, ...]) -> None:
         if engine.learner is not None:
             raise UsageError(
                 "forecast: the weights learn online and have moved away from the readout that `fit` made; "
@@ -32,8 +32,8 @@ class Forecaster:
                 "forecast: the model makes none; fit one with the number of records ahead, "
                 "as in --set forecast.horizons=12"
             )
-        outlook, wanted = model.outlook, model.config.forecast
-        self._engine, self._layout, self._features = engine, layout, features
+        outlook, wanted, layout = model.outlook, model.config.forecast, engine.layout
+        self._engine, self._features = engine, features
         self._levels = wanted.quantiles if wanted.loss == "pinball" else ()
         self._shape = outlook.bias.shape
         M = outlook.scale.size
@@ -50,7 +50,7 @@ class Forecaster:
         """The forecast of a copy of the row of stream `key`, which is changed; values of exogenous columns at the next
         record, of which those that are left out count as missing."""
         mark, stat = rows.marks[0], rows.stats[0]
-        D, K = len(self._features), self._layout.num_known
+        D, K = len(self._features), self._engine.layout.num_known
         if not mark[READY] or not mark[BEGUN]:
             raise LearningError(
                 f"forecast: stream {key!r} is still learning its mean and spread; "
