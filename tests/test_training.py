@@ -137,13 +137,13 @@ def test_padding_is_never_learned(name: str) -> None:
     own = theta_network(cell, theta, np.ones(1, np.float32), np.zeros((2, 9, 1)), 1, hidden, PADDED, layers, 16)
     units = np.concatenate([part.reshape(-1) for layer in own.layers for part in layer])
     first, second = np.zeros_like(theta), np.zeros_like(theta)
-    work = make_work(cell.kernels(), 4, 2, 1, PADDED, layers, 16)
+    work = make_work(cell.kernels(8), 4, 2, 1, PADDED, layers, 16)
     for update in range(1, 30):
         h, c = np.zeros(layers * 2 * PADDED, np.float32), np.zeros(layers * 2 * PADDED, np.float32)
         gradient = np.zeros_like(theta)
         x, target = rng.normal(size=8).astype(np.float32), rng.normal(size=8).astype(np.float32)
         window_gradient(
-            cell.kernels(), theta, x, target, h, c, 4, 2, 1, PADDED, layers, 1, 16, 3.0, 0.1, NOTHING, work, gradient
+            cell.kernels(8), theta, x, target, h, c, 4, 2, 1, PADDED, layers, 1, 16, 3.0, 0.1, NOTHING, work, gradient
         )
         clip_gradient(gradient, 1.0, np.inf)
         update_parameters(ADAM, theta, gradient, first, second, np.full_like(theta, 0.1), update, 1e-2)

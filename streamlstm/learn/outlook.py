@@ -57,9 +57,8 @@ def take_aim(regressors: list[Float32], targets: list[Float32], config: Config) 
         of /= scale
     levels = np.array(wanted.quantiles if wanted.loss == "pinball" else (), np.float32)
     outputs = len(levels) or GAUSSIAN_OUTPUTS
-    bias = np.zeros(
-        (outputs, N * D), np.float32
-    )  # mean and usual error of the skip; or quantiles of what it leaves over
+    # Zeros are the skip's own mean and usual error; quantiles begin as those of what it leaves over.
+    bias = np.zeros((outputs, N * D), np.float32)
     if len(levels):
         for m in range(N * D):
             bias[:, m] = _quantiles(np.concatenate([of[:, m] for of in left]), levels)
