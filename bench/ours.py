@@ -1,14 +1,18 @@
-"""Our side: the bare step of one layer, or a sequence of them, in one compiled call."""
+"""Our side: the bare step of one layer, or a sequence of them, in one compiled call; an update of a training."""
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from bench.problem import Float32, Problem
-from streamlstm.kernels.cells import CELLS, Layer
+from streamlstm.kernels.cells import CELLS, Cell, Layer
+from streamlstm.kernels.losses import Ahead
+from streamlstm.kernels.optimisers import ADAM, clip_gradient, update_parameters
 from streamlstm.kernels.step import step_batch, step_sequence
+from streamlstm.learn.windows import Windows
 from streamlstm.model.recurrent import RecurrentLayer
 
 
@@ -46,3 +50,26 @@ class OurLstm:
             return out
 
         return call
+
+
+def training(problem: Problem, x: Float32, target: Float32, threads: int) -> Callable[[], float]:
+    """An update of a layer with a readout that begins at 0, on one window (T, B, I); returns its mean squared error."""
+    (T, B, I), H = x.shape, problem.h.shape[1]
+    O = Cell.padded(I)
+    matrix = np.concatenate([problem.W_ih, problem.W_hh], axis=1).T
+    theta = np.concatenate([matrix.reshape(-1), problem.bias, np.zeros((H + 1) * O, np.float32)])
+    gradient, first, second, decay = np.zeros((4, len(theta)), np.float32)
+    windows = Windows(
+        CELLS["lstm"].kernels(H), T, (I, H, 1, I, O), np.inf, Ahead(0, np.zeros(0, np.float32), 0.0), threads
+    )
+    h, c = np.zeros((2, B * H), np.float32)
+    updates = count(1)
+
+    def call() -> float:
+        gradient[:] = h[:] = c[:] = 0
+        loss = windows.run(theta, x, target, h, c, 2 / (T * B * I), gradient)
+        clip_gradient(gradient, 1.0, np.inf)
+        update_parameters(ADAM, theta, gradient, first, second, decay, next(updates), 1e-3)
+        return loss
+
+    return call

@@ -1,4 +1,4 @@
-"""PyTorch on one thread, where it is installed: `nn.LSTMCell` for a step, `nn.LSTM` along a sequence."""
+"""PyTorch on one thread, where it is installed: `nn.LSTMCell` for a step, `nn.LSTM` along a sequence and in training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,3 +42,25 @@ def _weights(problem: Problem, end: str) -> dict[str, Any]:
     arrays = (problem.W_ih, problem.W_hh, problem.bias, np.zeros_like(problem.bias))
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     return {f"{name}{end}": torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
+
+
+def training(problem: Problem, x: Float32, target: Float32) -> Callable[[], float]:
+    """An update of a layer with a readout that begins at 0, on one window (T, B, I); returns its mean squared error."""
+    layer = torch.nn.LSTM(x.shape[2], problem.h.shape[1])
+    layer.load_state_dict(_weights(problem, "_l0"))
+    readout = torch.nn.Linear(problem.h.shape[1], x.shape[2])
+    torch.nn.init.zeros_(readout.weight)
+    torch.nn.init.zeros_(readout.bias)
+    parameters = [*layer.parameters(), *readout.parameters()]
+    adam = torch.optim.Adam(parameters, 1e-3)
+    given, wished = torch.from_numpy(x), torch.from_numpy(target)
+
+    def call() -> float:
+        adam.zero_grad()
+        loss = torch.nn.functional.mse_loss(readout(layer(given)[0]), wished)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        adam.step()
+        return float(loss.detach())
+
+    return call

@@ -22,6 +22,7 @@ from streamlstm.learn import bptt
 from streamlstm.learn.bptt import Progress, Series, make_lanes
 from streamlstm.learn.fit import LEAST_ROWS, Recording, fit
 from streamlstm.learn.schedules import rate_at
+from streamlstm.learn.windows import Windows
 from streamlstm.model.files import FORMAT, load_model, save_model
 from streamlstm.model.layout import make_layout
 from streamlstm.model.network import Model
@@ -128,6 +129,37 @@ def test_gradient_is_that_of_finite_differences(
     again = actual.copy()
     run(again)
     assert np.allclose(again, 2 * actual, rtol=1e-5, atol=1e-7)
+
+
+def test_tiles_of_lanes_are_the_whole_window_whatever_the_threads() -> None:
+    T, B, I, D, hidden = 6, 75, 2, 3, 20
+    rng, cell = np.random.default_rng(1), CELLS["lstm"]
+    kernels = cell.kernels(hidden)
+    theta = initial_theta(cell, I, hidden, 32, 2, 16, seed=1)
+    theta[-(33 * 16) :] = rng.normal(0, 0.3, 33 * 16)
+    x, target = (rng.normal(size=(T, B, size)).astype(np.float32) for size in (I, D))
+    found = []
+    for threads in (1, 2, 3):
+        windows = Windows(kernels, T, (I, 32, 2, D, 16), 1.0, NOTHING, threads)
+        h, c, out = np.zeros(2 * B * 32, np.float32), np.zeros(2 * B * 32, np.float32), np.zeros_like(theta)
+        losses = [windows.run(theta, x, target, h, c, 0.5, out, (0.2, 0.3, np.random.default_rng(5))) for _ in range(2)]
+        found.append((losses, h.tobytes(), c.tobytes(), out.tobytes()))
+    assert found[0] == found[1] == found[2]
+    (h, c), (out, whole) = np.zeros((2, 2 * B * 32), np.float32), np.zeros((2, len(theta)), np.float32)
+    work, flat = make_work(kernels, T, B, I, 32, 2, 16), (x.reshape(-1), target.reshape(-1))
+    expected = window_gradient(kernels, theta, *flat, h, c, T, B, I, 32, 2, D, 16, 1.0, 0.5, NOTHING, work, whole)
+    for of in (h, c):
+        of[:] = 0
+    windows = Windows(kernels, T, (I, 32, 2, D, 16), 1.0, NOTHING, 1)
+    assert windows.run(theta, x, target, h, c, 0.5, out) == pytest.approx(expected, rel=1e-6)
+    assert np.allclose(out, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_threads_fit_the_same_model(synthetic: Make) -> None:
+    data = synthetic(streams=3, rows=2200)
+    of = {"model": {"hidden_size": 8}, "training": {"updates": 12, "lanes": 70, "dropout": 0.1}}
+    one, two = (fit(data, Config.model_validate(of | {"runtime": {"threads": n}}), ("value",)) for n in (1, 2))
+    assert one.hash == two.hash
 
 
 @pytest.mark.parametrize("name", CELLS)

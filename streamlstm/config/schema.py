@@ -1,5 +1,6 @@
 """The configuration's schema: every key, its range, its default. `configs/default.yaml` says what each means."""
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -201,6 +202,11 @@ class Runtime(Section):
     threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 1
     batch_rows: Annotated[int, Field(ge=1, le=4_194_304)] = 65_536
     max_streams: Annotated[int, Field(ge=64)] | None = None
+
+    @property
+    def num_threads(self) -> int:
+        """`threads` on this machine."""
+        return (os.cpu_count() or 1) if self.threads == "auto" else self.threads
 
 
 class Outputs(Section):

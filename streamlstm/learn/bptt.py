@@ -11,12 +11,12 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.errors import InputError
-from streamlstm.kernels.bptt import draw_masks, make_work, window_gradient
 from streamlstm.kernels.layout import HEADS, PADDED
 from streamlstm.kernels.optimisers import OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.learn.checkpoint import Checkpoint, Course
 from streamlstm.learn.outlook import Aim
 from streamlstm.learn.schedules import rate_at
+from streamlstm.learn.windows import Windows
 from streamlstm.model.layout import Layout, padded
 from streamlstm.model.parameters import initial_theta, matrices
 from streamlstm.types import Float32
@@ -116,10 +116,9 @@ class _Training:
 
     def __init__(self, series: list[Series], aim: Aim, config: Config, layout: Layout) -> None:
         settings, T = config.training, config.training.window
-        I, self._targets, self._ahead = series[0].inputs.shape[1], HEADS * layout.num_features, aim.ahead
+        I, self._targets = series[0].inputs.shape[1], HEADS * layout.num_features
         Hp, L, O = int(layout.sizes[PADDED]), layout.num_layers, outputs(aim, layout)
-        self._settings, self._cell = settings, layout.cell.kernels(layout.hidden_size)
-        self._sizes = I, Hp, L, O
+        self._settings, self._state = settings, L * Hp
         theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
         theta[len(theta) - O + self._targets :][: aim.outputs] = aim.bias
         cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]
@@ -131,9 +130,10 @@ class _Training:
         )
         self._gradient = np.zeros_like(theta)
         self._decay = np.float32(settings.weight_decay) * matrices(layout.cell, I, layout.hidden_size, Hp, L, O)
-        self._huber = settings.huber if settings.loss == "huber" else math.inf
-        self._drops = settings.dropout + settings.recurrent_dropout > 0
-        self._works: dict[int, Any] = {}
+        self._windows = Windows(
+            layout.cell.kernels(layout.hidden_size), T, (I, Hp, L, self._targets, O),
+            settings.huber if settings.loss == "huber" else math.inf, aim.ahead, config.runtime.num_threads,
+        )  # fmt: skip
         self.course = Course.begun(theta, settings.seed)
 
     def begin(self) -> None:
@@ -148,11 +148,10 @@ class _Training:
     def update(self) -> None:
         """The next window: its gradient, clipped, and a step along it; now and then a look at the held-out tail."""
         settings, course, T = self._settings, self.course, self._settings.window
-        _, Hp, L, _ = self._sizes
         lanes = self._fitted[course.group]
         n, B = lanes.inputs.shape[:2]
         if course.begin == 0:
-            course.h, course.c = (np.zeros(L * B * Hp, np.float32) for _ in range(2))
+            course.h, course.c = (np.zeros(B * self._state, np.float32) for _ in range(2))
         gradient = self._gradient
         gradient[:] = 0
         course.loss = self._run(lanes, course.begin, course.h, course.c, 1 / (B * T), gradient) / self._targets
@@ -187,31 +186,19 @@ class _Training:
             course.best, course.best_loss, course.best_update = course.theta.copy(), course.held_loss, course.update
 
     def _held_out_loss(self) -> float:
-        _, Hp, L, _ = self._sizes
         nothing = np.zeros(0, np.float32)
         total, values = 0.0, 0
         for lanes in self.held:
-            h, c = (np.zeros(L * lanes.inputs.shape[1] * Hp, np.float32) for _ in range(2))
+            h, c = (np.zeros(lanes.inputs.shape[1] * self._state, np.float32) for _ in range(2))
             for begin in range(0, len(lanes.inputs), self._settings.window):
                 total += self._run(lanes, begin, h, c, 1.0, nothing)
             values += lanes.values(self._targets)
         return total / max(values, 1)
 
     def _run(self, lanes: _Lanes, begin: int, h: Float32, c: Float32, scale: float, out: Float32) -> float:
-        settings, (I, Hp, L, O), T = self._settings, self._sizes, self._settings.window
-        x, target = lanes.inputs[begin : begin + T], lanes.target[begin : begin + T]
-        B = x.shape[1]
-        if B not in self._works:
-            self._works[B] = make_work(self._cell, T, B, I, Hp, L, O)
-        if self._drops:
-            rng = self.course.rng if len(out) else None
-            draw_masks(self._works[B], settings.dropout, settings.recurrent_dropout, rng)
-        return float(
-            window_gradient(
-                self._cell, self.course.theta, x.reshape(-1), target.reshape(-1), h, c, T, B, I, Hp, L, self._targets, O,
-                self._huber, scale, self._ahead, self._works[B], out,
-            )
-        )  # fmt: skip
+        settings, window = self._settings, slice(begin, begin + self._settings.window)
+        drops = settings.dropout, settings.recurrent_dropout, self.course.rng if len(out) else None
+        return self._windows.run(self.course.theta, lanes.inputs[window], lanes.target[window], h, c, scale, out, drops)
 
     def summary(self) -> dict[str, Any]:
         """What the training came to; `curve` are update, mean loss since the point before, held-out loss."""

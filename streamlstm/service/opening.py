@@ -1,6 +1,5 @@
 """From a command's arguments to a source, a model, a configuration and outputs that fit each other."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,7 @@ def make_detector(
 ) -> Detector:
     """A detector of these columns with the threads that the configuration asks for."""
     detector = Detector(config, model=model, features=features, exogenous=exogenous)
-    threads = config.runtime.threads
-    detector.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+    detector.threads = config.runtime.num_threads
     if detector.threads > 1 and not detector.online:  # never in the first event's time
         detector.engine.start_threads(detector.pool.rows, detector.threads)
     return detector
