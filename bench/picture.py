@@ -14,7 +14,7 @@ _STYLE = {
     "svg.fonttype": "none",  # text stays text: sharp, and a change of it is a change of its line
     "svg.hashsalt": "streamlstm",  # equal pictures are equal files
 }
-_MARKERS = dict(zip(LABELS, "oDsv^PX", strict=False))
+_MARKERS = dict(zip(LABELS, "oDsv^PX*<>hd8p", strict=False))
 _COLOURS = {contender: "black" if contender == OURS else f"C{n}" for n, contender in enumerate(LABELS)}
 
 Row = dict[str, Any]
