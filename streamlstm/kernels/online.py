@@ -12,7 +12,7 @@ from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.batch import run_groups
 from streamlstm.kernels.bptt import window_gradient
 from streamlstm.kernels.cells.cell import Kernels
-from streamlstm.kernels.cells.tile import UNITS
+from streamlstm.kernels.cells.program import UNITS
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.losses import Ahead

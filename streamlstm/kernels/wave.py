@@ -8,7 +8,7 @@ import numpy as np
 
 from streamlstm.kernels.block import make_block, records_of
 from streamlstm.kernels.calls import SCORE_WAVE, call_step
-from streamlstm.kernels.cells.tile import UNITS
+from streamlstm.kernels.cells.program import UNITS
 from streamlstm.kernels.compiling import LANES, c_function, jit
 from streamlstm.kernels.lanes import copy_halves, copy_lanes, prefetch
 from streamlstm.kernels.layout import *
@@ -21,7 +21,7 @@ _ZERO, _ONE = np.int64(0), np.int64(1)
 
 @jit
 def panels_size(sizes, inputs):
-    """float32 weights of one recurrent layer, see `cells.tile`."""
+    """float32 weights of one recurrent layer, see `cells.program`."""
     units = (sizes[HIDDEN] + UNITS - 1) // UNITS * UNITS
     return units * ((1 + inputs + sizes[HIDDEN]) * sizes[GATES] + sizes[VECTORS])
 

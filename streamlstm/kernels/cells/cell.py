@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamlstm.kernels.cells.tile import PROGRAMS, UNITS, Program, step_function
+from streamlstm.kernels.cells.program import PROGRAMS, UNITS, Program
+from streamlstm.kernels.cells.tile import step_function
 from streamlstm.kernels.compiling import LANES, CFunction
 from streamlstm.types import Float32
 
@@ -127,7 +128,7 @@ class Cell:
         return Layer(*(np.zeros(shape, np.float32) for shape in self.shapes(I, H)))
 
     def pack(self, layer: Layer) -> Float32:
-        """Panels (flat) of a layer, see `tile`."""
+        """Panels (flat) of a layer, see `program`."""
         W_ih, W_hh, bias, vectors = layer
         G, V, H, I = self.gates, self.vectors, W_hh.shape[1], W_ih.shape[1]
         padded = -(-H // UNITS) * UNITS

@@ -6,7 +6,7 @@ its `Kernels` which gates are normalised; the others get their bias alone.
 
 import numpy as np
 
-from streamlstm.kernels.cells.tile import VARIANCE_FLOOR
+from streamlstm.kernels.cells.program import VARIANCE_FLOOR
 from streamlstm.kernels.compiling import jit
 
 _F0, _F1, _FLOOR = np.float32(0), np.float32(1), np.float32(VARIANCE_FLOOR)
