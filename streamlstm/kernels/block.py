@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
 
-from streamlstm.kernels.compiling import LANES, jit
+from streamlstm.kernels import interpreted
+from streamlstm.kernels.compiling import LANES, intrinsic_with, jit
 from streamlstm.kernels.lanes import LANES_TYPE, copy_lanes, fill_lanes, load, move, store
 from streamlstm.kernels.layout import HEADS, LAGS, PARTS, RECENT_ROWS, SPANS
 from streamlstm.kernels.vector import I64, Emitter, data
@@ -90,10 +90,18 @@ def _place(context: Any, builder: Any, kind: Any, of_entries: bool, block: Any, 
     return data(context, builder, kind[0], values), builder.add(begin, at)
 
 
+def _place_in(block: Block, of_entries: bool, name: int, at: int) -> int:
+    return (block.at_entries + name * ENTRIES if of_entries else name * block.stride) + at
+
+
 def _reader(of_entries: bool, result: Any) -> Any:
     """An intrinsic, since a compiled function would be compiled for each name that it is called with (10 of 80 s)."""
 
-    @intrinsic
+    def twin(block, name, at):
+        place = _place_in(block, of_entries, name, at)
+        return interpreted.load(block.values, place) if result is LANES_TYPE else block.values[place]
+
+    @intrinsic_with(twin)
     def read(typing_context, block, name, at):
         def generate(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
             base, place = _place(context, builder, kinds.args[0], of_entries, *arguments)
@@ -107,7 +115,11 @@ def _reader(of_entries: bool, result: Any) -> Any:
 
 
 def _writer(of_entries: bool, kind: Any) -> Any:
-    @intrinsic
+    def twin(block, name, at, value):
+        place = _place_in(block, of_entries, name, at)
+        block.values[place : place + (LANES if kind is LANES_TYPE else 1)] = value
+
+    @intrinsic_with(twin)
     def write(typing_context, block, name, at, value):
         def generate(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
             *place, value = arguments

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
+from streamlstm.kernels.compiling import intrinsic_with
+from streamlstm.kernels.interpreting import function_at
 from streamlstm.kernels.vector import data
 
 
@@ -57,25 +59,37 @@ def _as_they_are(context: Any, builder: Any, signature: Any, arguments: Any) -> 
     return _call(context, builder, address, values, signature.return_type)
 
 
-@intrinsic
+def _interpreted(address: int, *values: Any) -> Any:
+    return function_at(address)(*values)
+
+
+def _interpreted_on_parts(address: int, *values: Any) -> None:
+    """What `_emit` does: an array and the offset of its part are one argument."""
+    passed, rest = [], iter(values)
+    for value in rest:
+        passed.append(value.reshape(-1)[next(rest) :] if isinstance(value, np.ndarray) else value)
+    function_at(address)(*passed)
+
+
+@intrinsic_with(_interpreted)
 def call_absorb(typing_context, address, row, lesson, score, tail, params):
     """`absorb` of a threshold."""
     return types.void(types.int64, *ABSORB.args), _as_they_are
 
 
-@intrinsic
+@intrinsic_with(lambda *call: np.float64(_interpreted(*call)))
 def call_limit(typing_context, address, row, tail, params):
     """`limit` of a threshold."""
     return types.float64(types.int64, *LIMIT_OF.args), _as_they_are
 
 
-@intrinsic
+@intrinsic_with(_interpreted)
 def call_wave(typing_context, address, rows, slots, count, setup, pool, records, tap, out, scratch, seats):
     """`wave.score_wave`."""
     return types.void(types.int64, *SCORE_WAVE.args), _as_they_are
 
 
-@intrinsic
+@intrinsic_with(_interpreted_on_parts)
 def call_step(
     typing_context, address, weights, w0, I, H, z, z0, ldz, slots, first, count, state, s0, lds, h0, c0
 ):  # fmt: skip
@@ -89,28 +103,28 @@ def call_step(
     return types.void(n, weights, n, n, n, z, n, n, slots, n, n, state, n, n, n, n), _emit
 
 
-@intrinsic
+@intrinsic_with(_interpreted_on_parts)
 def call_forward(typing_context, address, vectors, v0, gates, g0, kept, k0, extra, x0, h, h0, c, c0, B, Hp):
     """`forward` of `training` on parts of flat arrays."""
     n = types.int64
     return types.void(n, vectors, n, gates, n, kept, n, extra, n, h, n, c, n, n, n), _emit
 
 
-@intrinsic
+@intrinsic_with(_interpreted_on_parts)
 def call_early_forward(typing_context, address, gates, g0, h, h0, instead, i0, B, Hp):
     """`early_forward` of `training` on parts of flat arrays."""
     n = types.int64
     return types.void(n, gates, n, h, n, instead, n, n, n), _emit
 
 
-@intrinsic
+@intrinsic_with(_interpreted_on_parts)
 def call_early_backward(typing_context, address, gates, g0, kept, k0, d_instead, i0, dh, h0, B, Hp):
     """`early_backward` of `training` on parts of flat arrays."""
     n = types.int64
     return types.void(n, gates, n, kept, n, d_instead, n, dh, n, n, n), _emit
 
 
-@intrinsic
+@intrinsic_with(_interpreted_on_parts)
 def call_backward(
     typing_context, address, vectors, v0, gates, g0, kept, k0, extra, x0, dh, h0, carry, c0, out_vectors, o0, B, Hp
 ):  # fmt: skip

@@ -24,6 +24,9 @@ import llvmlite.binding as llvm
 import numba
 from numba.core import config as numba_config
 from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic
+
+from streamlstm.kernels.interpreting import INTERPRETED, number_of, widen
 
 _numba: Any = numba
 config: Any = numba_config  # its settings are made at run time
@@ -80,6 +83,9 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, i
     """
     if function is None:
         return lambda f: jit(f, parallel=parallel, inline=inline)
+    if INTERPRETED:
+        widen(function)
+        return function
     with _our_cache():
         made = _numba.njit(
             function,
@@ -109,16 +115,23 @@ def threads_are_safe() -> bool:
     return bool(_numba.threading_layer() != "workqueue")
 
 
+def intrinsic_with(twin: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Makes an intrinsic of a function that types and emits it; interpreted runs call `twin` in its place."""
+    return lambda function: twin if INTERPRETED else intrinsic(function)
+
+
 class CFunction:
     """A function compiled, or loaded, when its `address` is first asked for: kernels call it without knowing which it is."""
 
     def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+        if INTERPRETED:
+            widen(function)
         self.function, self._signature = function, signature
 
     @cached_property
     def address(self) -> int:
-        """Where the machine code lies in this process."""
-        return int(self.compiled.address)
+        """Where the machine code lies in this process; interpreted, the function's number."""
+        return number_of(self.function) if INTERPRETED else int(self.compiled.address)
 
     @cached_property
     def compiled(self) -> Any:

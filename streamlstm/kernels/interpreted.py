@@ -111,6 +111,16 @@ def load(array: Any, at: int) -> Any:
     return array[at : at + LANES].copy()
 
 
+def load_halves(array: Any, at: int) -> Any:
+    """16 float16 as float32; `at` counts float16."""
+    return array.view(np.float16)[at : at + LANES].astype(np.float32)
+
+
 def store(array: Any, at: int, v: Any) -> None:
     """The reverse of `load`."""
     array[at : at + LANES] = v
+
+
+def move(source: Any, i: int, target: Any, j: int) -> None:
+    """target[j] = source[i]."""
+    target[j] = source[i]

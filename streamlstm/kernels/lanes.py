@@ -3,19 +3,21 @@
 Arithmetic that treats values alike is written as if for one: `u = e * e / (fixed * maximum(recent, fixed))` is a vector
 instruction per operation, in registers, without a loop over arrays that LLVM must first prove apart. Operators,
 comparisons (giving `Mask`) and the functions here are all there is; each lane's bits are those of the same scalar
-float32 arithmetic.
+float32 arithmetic. Interpreted, `Lanes` are NumPy arrays, whose operators are the same.
 """
 
 import operator
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import lower_builtin, models, register_model
 
-from streamlstm.kernels.compiling import LANES, jit
+from streamlstm.kernels import interpreted
+from streamlstm.kernels.compiling import LANES, intrinsic_with, jit
 from streamlstm.kernels.vector import I1, VECTOR, Emitter, data
 
 
@@ -97,37 +99,37 @@ def _of_lanes(emit: Callable[..., Any], *others: Any, result: Any = LANES_TYPE) 
     )
 
 
-@intrinsic
+@intrinsic_with(lambda value: np.full(LANES, value, np.float32))
 def splat(typing_context, value):
     """All lanes the float32 `value`."""
     return LANES_TYPE(types.float32), lambda context, builder, kinds, arguments: Emitter(builder).splat(arguments[0])
 
 
-@intrinsic
+@intrinsic_with(np.sqrt)
 def square_root(typing_context, v):
     """Square roots, correctly rounded."""
     return _of_lanes(Emitter.sqrt)
 
 
-@intrinsic
+@intrinsic_with(np.abs)
 def absolute(typing_context, v):
     """Absolute values."""
     return _of_lanes(Emitter.abs)
 
 
-@intrinsic
+@intrinsic_with(np.rint)
 def rounded(typing_context, v):
     """The nearest integers; halves to the even one."""
     return _of_lanes(Emitter.round)
 
 
-@intrinsic
+@intrinsic_with(interpreted.NUMBERS.log1p)
 def log1p(typing_context, v):
     """ln(1 + v) of v >= 0, within 2e-7 absolute and 2 ulp of larger results."""
     return _of_lanes(Emitter.log1p)
 
 
-@intrinsic
+@intrinsic_with(np.where)
 def where(typing_context, mask, chosen, other):
     """`chosen` in the lanes of the mask, else `other`."""
     return LANES_TYPE(MASK_TYPE, LANES_TYPE, LANES_TYPE), lambda context, builder, kinds, arguments: builder.select(
@@ -135,19 +137,19 @@ def where(typing_context, mask, chosen, other):
     )
 
 
-@intrinsic
+@intrinsic_with(lambda a, b: np.where(a < b, a, b))
 def minimum(typing_context, a, b):
     """The smaller of the two; b where either is NaN."""
     return _of_lanes(lambda e, a, b: e.builder.select(e.builder.fcmp_ordered("<", a, b), a, b), LANES_TYPE)
 
 
-@intrinsic
+@intrinsic_with(lambda a, b: np.where(a > b, a, b))
 def maximum(typing_context, a, b):
     """The larger of the two; b where either is NaN."""
     return _of_lanes(lambda e, a, b: e.builder.select(e.builder.fcmp_ordered(">", a, b), a, b), LANES_TYPE)
 
 
-@intrinsic
+@intrinsic_with(interpreted.load)
 def load(typing_context, array, at):
     """16 values of a flat float32 array from element `at` on."""
 
@@ -157,7 +159,7 @@ def load(typing_context, array, at):
     return LANES_TYPE(array, types.int64), generate
 
 
-@intrinsic
+@intrinsic_with(interpreted.load_halves)
 def load_halves(typing_context, array, at):
     """16 float16 as float32; `at` counts float16 of a flat float32 array's memory."""
 
@@ -167,7 +169,7 @@ def load_halves(typing_context, array, at):
     return LANES_TYPE(array, types.int64), generate
 
 
-@intrinsic
+@intrinsic_with(interpreted.store)
 def store(typing_context, array, at, v):
     """Writes v to elements `at` to `at + 16` of a flat float32 array."""
 
@@ -179,7 +181,7 @@ def store(typing_context, array, at, v):
     return types.void(array, types.int64, LANES_TYPE), generate
 
 
-@intrinsic
+@intrinsic_with(interpreted.move)
 def move(typing_context, source, i, target, j):
     """target[j] = source[i] of flat float32 arrays, without the question whether an index is negative."""
 
@@ -192,7 +194,7 @@ def move(typing_context, source, i, target, j):
     return types.void(source, types.int64, target, types.int64), generate
 
 
-@intrinsic
+@intrinsic_with(lambda row: None)
 def prefetch(typing_context, row):
     """Asks for the memory of a flat array, which is read and written soon."""
 

@@ -10,16 +10,25 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
 
-from streamlstm.kernels.compiling import HAS_AVX512, LANES, jit
+from streamlstm.kernels.compiling import HAS_AVX512, LANES, intrinsic_with, jit
+from streamlstm.kernels.interpreted import NUMBERS
 from streamlstm.kernels.vector import I64, Emitter, data
 
 
 def _tile(rows: int, vectors: int) -> Any:
     """Intrinsic: the product for `rows` rows and 16 x `vectors` columns; all arrays flat float32 with offsets."""
+    wide, numbers = vectors * LANES, np.arange(rows)[:, None]
 
-    @intrinsic
+    def twin(a, a0, a_row, a_k, K, w, w0, w_k, start, s0, s_row, out, o0, o_row):
+        columns = np.arange(wide)
+        sums = start[s0 + numbers * s_row + columns]
+        for k in range(K):
+            left, right = a[a0 + numbers * a_row + k * a_k], w[w0 + k * w_k : w0 + k * w_k + wide]
+            sums = NUMBERS.fma(left, right, sums)
+        out[o0 + numbers * o_row + columns] = sums
+
+    @intrinsic_with(twin)
     def tile(
         typing_context: Any, a: Any, a0: Any, a_row: Any, a_k: Any, K: Any, w: Any, w0: Any, w_k: Any,
         start: Any, s0: Any, s_row: Any, out: Any, o0: Any, o_row: Any,

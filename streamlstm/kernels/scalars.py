@@ -6,10 +6,9 @@
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
 
 from streamlstm.kernels.arithmetic import EXP_Q, LN2_HIGH, LN2_LOW, LOG2_E, MAGIC
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.compiling import intrinsic_with, jit
 from streamlstm.kernels.vector import FLOAT, I32
 
 _ONE, _TWO, _BOUND = np.float32(1), np.float32(2), np.float32(87)
@@ -21,13 +20,13 @@ _LN2 = 0.6931471805599453
 _SQRT2 = 1.4142135623730951
 
 
-@intrinsic
+@intrinsic_with(lambda x: np.float32(x).view(np.int32))
 def bits32(typing_context, x):
     """The int32 with the bits of a float32."""
     return types.int32(types.float32), lambda context, builder, signature, args: builder.bitcast(args[0], I32)
 
 
-@intrinsic
+@intrinsic_with(lambda bits: np.int32(bits).view(np.float32))
 def float32_of(typing_context, bits):
     """The float32 with the bits of an int32."""
     return types.float32(types.int32), lambda context, builder, signature, args: builder.bitcast(args[0], FLOAT)

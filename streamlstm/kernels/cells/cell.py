@@ -107,7 +107,7 @@ class Cell:
     def compile(self) -> None:
         """Compiles, or loads, all functions."""
         for function in (self.step, self.forward, self.backward, *(self.early or ())):
-            function.compiled  # noqa: B018 - made when asked for
+            function.address  # noqa: B018 - made when asked for
 
     def kernels(self, H: int) -> Kernels:
         """What training kernels need for H units; compiles, or loads, the functions of training."""

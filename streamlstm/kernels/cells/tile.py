@@ -9,10 +9,10 @@ from typing import Any
 
 from numba import types
 from numba.core import cgutils as numba_cgutils
-from numba.extending import intrinsic
 
+from streamlstm.kernels.cells import interpreted
 from streamlstm.kernels.cells.program import LARGEST_SUM, PROGRAMS, UNITS, VARIANCE_FLOOR, Program, Stage, Units
-from streamlstm.kernels.compiling import HAS_AVX512, HAS_FMA, LANES, CFunction
+from streamlstm.kernels.compiling import HAS_AVX512, HAS_FMA, LANES, CFunction, intrinsic_with
 from streamlstm.kernels.vector import I64, Emitter
 
 cgutils: Any = numba_cgutils
@@ -194,7 +194,7 @@ class _Row:
         (tile.e.store_half if tile.half else tile.e.store)(value, tile.state, self._at(which))
 
 
-@intrinsic
+@intrinsic_with(lambda program, *rest: interpreted.step(PROGRAMS[program], *rest))
 def _step(
     typing_context: Any, program: Any, normal: Any, half: Any, weights: Any, I: Any, H: Any, z: Any, ldz: Any,
     slots: Any, count: Any, state: Any, lds: Any, h0: Any, c0: Any,

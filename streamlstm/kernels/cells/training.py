@@ -17,9 +17,9 @@ gradient of `instead`, writes those of the first gates' sums, and adds to `dh`.
 from typing import Any
 
 from numba import types
-from numba.extending import intrinsic
 from numba.np import arrayobj as numba_arrayobj
 
+from streamlstm.kernels.compiling import intrinsic_with
 from streamlstm.kernels.vector import I64
 
 arrayobj: Any = numba_arrayobj
@@ -30,7 +30,7 @@ EARLY_FORWARD = types.void(*[_FLOATS] * 3, types.int64, types.int64)
 EARLY_BACKWARD = types.void(*[_FLOATS] * 4, types.int64, types.int64)
 
 
-@intrinsic
+@intrinsic_with(lambda pointer, start, size: pointer[start : start + size])
 def part(typing_context, pointer, start, size):
     """An array of `size` float32 over a pointer, from element `start` on; it owns nothing."""
     kind = types.Array(types.float32, 1, "C")

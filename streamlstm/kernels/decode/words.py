@@ -7,9 +7,8 @@ bounds of their array: the caller keeps `at + 8` inside the span that it was giv
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.compiling import intrinsic_with, jit
 from streamlstm.kernels.vector import I64, data
 
 I128 = ir.IntType(128)
@@ -20,7 +19,11 @@ def _address(context, builder, kind, array, at):
     return builder.bitcast(builder.gep(data(context, builder, kind, array), [at]), I64.as_pointer())
 
 
-@intrinsic
+def _interpreted_store(value, array, at):
+    array[at : at + 8].view(np.uint64)[0] = value
+
+
+@intrinsic_with(lambda array, at: array[at : at + 8].view(np.uint64)[0])
 def _load(typing_context, array, at):
     def emit(context, builder, signature, args):
         value = builder.load(_address(context, builder, signature.args[0], args[0], args[1]))
@@ -30,7 +33,7 @@ def _load(typing_context, array, at):
     return types.uint64(array, types.int64), emit
 
 
-@intrinsic
+@intrinsic_with(_interpreted_store)
 def _store(typing_context, value, array, at):
     def emit(context, builder, signature, args):
         builder.store(args[0], _address(context, builder, signature.args[1], args[1], args[2])).align = 1
@@ -39,19 +42,19 @@ def _store(typing_context, value, array, at):
     return types.void(types.uint64, array, types.int64), emit
 
 
-@intrinsic
+@intrinsic_with(lambda word: (int(word) & -int(word)).bit_length() - 1)
 def trailing_zeros(typing_context, word):
     """Zero bits below the lowest one of a uint64 that is not 0, int64."""
     return types.int64(types.uint64), lambda context, builder, signature, args: builder.cttz(args[0], _TRUE)
 
 
-@intrinsic
+@intrinsic_with(lambda word: 64 - int(word).bit_length())
 def leading_zeros(typing_context, word):
     """Zero bits above the highest one of a uint64 that is not 0, int64."""
     return types.int64(types.uint64), lambda context, builder, signature, args: builder.ctlz(args[0], _TRUE)
 
 
-@intrinsic
+@intrinsic_with(lambda a, b: np.uint64(int(a) * int(b) >> 64))
 def product_high(typing_context, a, b):
     """The upper 64 of the 128 bits of a product of two uint64."""
 
@@ -62,7 +65,7 @@ def product_high(typing_context, a, b):
     return types.uint64(types.uint64, types.uint64), emit
 
 
-@intrinsic
+@intrinsic_with(lambda bits: np.uint64(bits).view(np.float64))
 def float64_of(typing_context, bits):
     """The float64 with the bits of a uint64."""
     return types.float64(types.uint64), lambda context, builder, signature, args: builder.bitcast(
