@@ -1,10 +1,9 @@
 """Detectors, fits and thresholds whose numbers do not depend on how the kernels run; as a program, in a process of its own.
 
-python tests/runs.py FILE NAME..  writes the numbers of the runs of these names.
+python tests/runs.py FILE GROUP  writes the numbers of a group of runs.
 """
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,11 @@ def records(rows: int, features: int, exogenous: int) -> tuple[Any, Any, Any]:
     return np.array(["s", "t", "s", "u"] * rows)[:rows], when, x
 
 
-def detected(settings: Any, *, features: int = 1, exogenous: int = 0, rows: int = 200, model: Any = None) -> dict[str, Any]:
+def detected(
+    settings: Any, *, features: int = 1, exogenous: int = 0, rows: int = 200, model: Any = None
+) -> dict[str, Any]:
     """All that a detector says of the records, and all that it keeps."""
-    names = [f"{letter}" for letter in "abcdefghijklmnopqrstuvw"]
+    names = tuple("abcdefghijklmnopqrstuvw")
     keys, when, x = records(rows, features, exogenous)
     detector = Detector(settings, model=model, features=names[:features], exogenous=names[features:][:exogenous])
     scored = detector.process_batch(list(keys), when, x)
@@ -82,19 +83,14 @@ RUNS: dict[str, Any] = {
                                   {"cell": "gru_before", "layer_norm": True}),
     "fit/sgd": lambda: fitted({"optimiser": "sgd"}, {"cell": "peephole_lstm", "layer_norm": True}),
 }  # fmt: skip
-KINDS_OF_RUNS = sorted({name.split("/")[0] for name in RUNS})
+GROUPS = ("cell", "threshold", "shape", "fit")
 
 
-def main(target: Path, kind: str) -> None:
-    """Writes the numbers of all runs of a kind."""
-    found = {}
-    for name in RUNS:
-        if name.startswith(kind):
-            began = time.perf_counter()
-            found |= {f"{name}: {part}": array for part, array in RUNS[name]().items()}
-            print(f"{name} {time.perf_counter() - began:.2f} s")
-    np.savez(target, **found)
+def outcome(group: str) -> dict[str, Any]:
+    """The numbers of all runs of a group."""
+    found = {name: run() for name, run in RUNS.items() if name.startswith(group)}
+    return {f"{name}: {part}": np.asarray(array) for name, parts in found.items() for part, array in parts.items()}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    np.savez(Path(sys.argv[1]), **outcome(sys.argv[2]))

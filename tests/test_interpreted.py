@@ -1,20 +1,39 @@
-"""Kernels interpreted, in plain Python: the same bits as compiled ones."""
+"""Kernels interpreted, in plain Python, and compiled with bounds checks: the same bits as those compiled as ever."""
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from runs import GROUPS, outcome
 from test_cells import KINDS, MARGIN, SHAPES, SLOTS, Case
 
 from streamlstm.kernels.cells.interpreted import step
+from streamlstm.kernels.compiling import CACHE_DIR
 from streamlstm.kernels.interpreted import fused
 
+ROOT = Path(__file__).parent.parent
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 # with many trailing zero bits: ties between two float32 come from such
 SHORT = st.builds(lambda n, places: float(n) * 2.0**places, st.integers(-4095, 4095), st.integers(-60, 60))
+
+
+SHORT_ROW = """
+import numpy as np
+from streamlstm.kernels import layout, thresholds
+
+sizes = np.zeros(layout.SIZES, np.int64)
+sizes[layout.KIND] = layout.SIGMA
+thresholds.connect(sizes)
+thresholds.absorb(sizes, np.zeros(0, np.float32), layout.LEARN, np.float32(1), 0.1, np.zeros(layout.PARAMS))
+"""
 
 
 def exactly(a: float, b: float, c: float) -> Any:
@@ -85,3 +104,29 @@ def test_an_interpreted_step_on_float16_is_the_same_rounded(name: str) -> None:
     expected = interpreted(case, slots, case.begin, half=False).astype(np.float16)
     actual = interpreted(case, slots, case.begin, half=True)
     assert actual.tobytes() == expected.tobytes()
+
+
+compiled = cache(outcome)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("switch", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
+def test_runs_have_the_same_bits_in_a_process_with(switch: str, group: str, tmp_path: Path) -> None:
+    target = tmp_path / "found.npz"
+    environment = os.environ | {switch: "1", "STREAMLSTM_CACHE_DIR": str(CACHE_DIR.parent)}
+    command = [sys.executable, "tests/runs.py", target, group]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    # a C function can raise nothing: Numba writes its IndexError to the process' errors
+    assert (done.returncode, done.stderr) == (0, "")
+    actual = np.load(target)
+    expected = compiled(group)
+    assert sorted(actual.files) == sorted(expected)
+    assert [name for name in expected if not np.array_equal(actual[name], expected[name], equal_nan=True)] == []
+
+
+@pytest.mark.parametrize("switch", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
+def test_an_index_beyond_an_array_is_told(switch: str) -> None:
+    environment = os.environ | {switch: "1", "STREAMLSTM_CACHE_DIR": str(CACHE_DIR.parent)}
+    done = subprocess.run([sys.executable, "-c", SHORT_ROW], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "IndexError" in done.stderr
+    assert ("row[COUNT] = min(" in done.stderr) == (switch == "NUMBA_DISABLE_JIT")  # with the line of the kernel
