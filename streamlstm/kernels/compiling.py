@@ -112,7 +112,7 @@ def threads_are_safe() -> bool:
 
     Its own layer, `workqueue`, ends the process where OpenMP and TBB wait.
     """
-    return bool(_numba.threading_layer() != "workqueue")
+    return bool(INTERPRETED or _numba.threading_layer() != "workqueue")
 
 
 def intrinsic_with(twin: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
