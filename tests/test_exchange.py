@@ -47,7 +47,8 @@ def standing(model: Model) -> Model:
     stats = np.array([[0.0] * 3 + [1.0] * 6])
     detector = Detector({"threshold": {"kind": "fixed"}}, model=model)
     known = np.ones((1, detector.layout.known_width), np.float32)
-    starts = Starts(("s",), stats, known, np.zeros((1, 0), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int64))
+    nothing = np.zeros(1, np.int64)
+    starts = Starts(("s",), stats, known, np.zeros((1, 0), np.float32), np.zeros(1, np.float32), nothing, nothing)
     return replace(model, starts=starts)
 
 

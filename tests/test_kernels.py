@@ -239,6 +239,7 @@ def model_by_hand(cell: Cell, features: int, exogenous: int, layers: int, hidden
     starts = Starts(
         ("s",), stats, np.concatenate(known)[None].astype(np.float32),
         np.zeros((1, layout.THRESHOLD_WIDTHS[layout.CONTRAST]), np.float32), np.full(1, 3, np.float32), np.array([1000]),
+        np.zeros(1, np.int64),
     )  # fmt: skip
     network_of = {"cell": cell.name, "layer_norm": cell.layer_norm, "hidden_size": hidden, "num_layers": layers}
     config = Config.model_validate({"model": network_of})

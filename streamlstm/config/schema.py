@@ -65,6 +65,7 @@ class Model(Section):
 
     file: str | None = None
     cell: Literal["lstm", "peephole_lstm", "gru", "gru_before", "rnn_tanh", "rnn_relu"] = "lstm"
+    weights: Literal["shared", "per_stream"] = "shared"
     hidden_size: Annotated[int, Field(ge=4, le=512)] = 32
     num_layers: Annotated[int, Field(ge=1, le=4)] = 1
     layer_norm: bool = False  # inside the cell, of the sums that read h
@@ -263,3 +264,9 @@ class Config(Section):
     outputs: Outputs = Outputs()
     delivery: Delivery = Delivery()
     service: Service = Service()
+
+    @model_validator(mode="after")
+    def _forecasts_are_of_shared_weights(self) -> "Config":
+        if self.forecast.horizons and self.model.weights == "per_stream":
+            raise ValueError("forecast.horizons need model.weights: shared")
+        return self

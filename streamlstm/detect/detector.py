@@ -76,6 +76,10 @@ class Detector:
             raise UsageError("learning.mode: frozen needs a model file; give --model, or set learning.mode: online")
         if self.online and self.config.model.state == "float16":
             raise UsageError("model.state: float16 needs frozen weights; fit a model, or leave model.state out")
+        if self.online and self.config.model.weights == "per_stream":
+            raise UsageError(
+                "model.weights: per_stream needs frozen weights; fit a model, or set model.weights: shared"
+            )
         self.threads = 1  # that score a batch; no bit depends on it
         self.rows_of_calls = 0
         self.restored_to = -1  # a restored stream may have absorbed rows up to this one: those are skipped

@@ -25,6 +25,7 @@ from streamlstm.kernels.layout import (
     SEGMENT,
     STEP,
     WAVE,
+    WEIGHTS,
     WINDOW,
 )
 from streamlstm.kernels.online import COUNTERS, LANES_PER_TILE, SCALED, Learner
@@ -70,8 +71,11 @@ class Engine:
                     layout.hidden_size, int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs,
                 )  # fmt: skip
         assert network is not None, "frozen weights need a model; Detector checks it"
-        self.weights: Float32 = network.packed()
-        self._parallel_rows = _PARALLEL_NS / (_RECORD_NS + _WEIGHT_NS * self.weights.size)
+        own = model.own if model else ()
+        self.weights: Float32 = np.concatenate([of.packed() for of in (network, *own)])
+        size = self.weights.size // (1 + len(own))
+        self._parallel_rows = _PARALLEL_NS / (_RECORD_NS + _WEIGHT_NS * size)
+        self.sizes[WEIGHTS] = self._frozen_sizes[WEIGHTS] = size if own else 0
         self._plan = np.zeros(0, np.int32)
         self._scratch = np.zeros((0, layout.scratch_size), np.float32)
 

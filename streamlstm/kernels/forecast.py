@@ -34,7 +34,7 @@ def forecast_row(
     n0 = r0 + TILE * sizes[LDR]
     p0 = n0 + TILE * O
     prepare_row(_ZERO, _ZERO, setup, pool, records, tap, scratch, z0, scratch, r0)
-    step_network(slots, _ZERO, _ONE, setup, state, scratch, z0, r0, n0, p0)
+    step_network(slots, _ZERO, _ONE, setup, state, scratch, z0, r0, n0, p0, _ZERO)
     columns, wide, M = readout.shape[0] // (1 + H), skip.shape[0] // P, unit.shape[0]
     y0 = p0 + TILE * O
     s0 = y0 + columns

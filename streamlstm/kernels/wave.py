@@ -27,16 +27,17 @@ def panels_size(sizes, inputs):
 
 
 @jit
-def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0):
+def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0, w0):
     """One step of all layers and the readout for `count` rows of `slots` from `first` on.
 
     scratch (flat float32): the first layer's inputs lie at z0, the regressors (behind room for h) at r0. Writes h and c
-    in `state`, the LSTM's part of the prediction at n0 and the whole prediction at p0, OUTPUTS values a row.
+    in `state`, the LSTM's part of the prediction at n0 and the whole prediction at p0, OUTPUTS values a row. The weights
+    begin at w0.
     """
     sizes, weights = setup.sizes, setup.weights
     H, Hp, kept, O = sizes[HIDDEN], sizes[PADDED], sizes[KEPT], sizes[OUTPUTS]
     ldz, ldr, inputs = sizes[LDZ], sizes[LDR], sizes[N_FEATURES] + sizes[N_KNOWN]
-    w0, h0 = _ZERO, sizes[AT_LAYERS]
+    h0 = sizes[AT_LAYERS]
     for layer in range(sizes[LAYERS]):
         for r in range(count):
             row, at = state[slots[first + r]], z0 + r * ldz
@@ -121,7 +122,11 @@ def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch, seat
         for r in range(n):
             b, s = rows[first + r], slots[first + r]
             prepare_row(b, s, setup, pool, records, tap, scratch, z0 + r * ldz, scratch, r0 + r * ldr)
-        step_network(slots, np.int64(first), np.int64(n), setup, pool.state, scratch, z0, r0, n0, p0)
+        together = 1 if sizes[WEIGHTS] > 0 else n  # rows of equal weights
+        for r in range(0, n, together):
+            w0 = pool.marks[slots[first + r], OWN] * sizes[WEIGHTS]
+            step_network(slots, np.int64(first + r), np.int64(together), setup, pool.state, scratch, z0 + r * ldz, r0 + r * ldr,
+                         n0 + r * O, p0 + r * O, w0)  # fmt: skip
         seated = _ZERO
         for r in range(n):
             if first + TILE + r < count:

@@ -1,7 +1,9 @@
 """Fit from files: ridge for the skip, truncated BPTT for the LSTM on what it leaves over, then where each stream stands."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +80,8 @@ def fit(
     if longest < LEAST_ROWS + horizons:
         wanted = f"at least {LEAST_ROWS + horizons} are needed" + (f" for {horizons} horizons" if horizons else "")
         raise InputError(f"fit: the longest stream has {longest} records, {wanted}")
-    D, K = len(features), len(exogenous)
-    layout = make_layout(config, features, K, online=False)
+    D = len(features)
+    layout = make_layout(config, features, len(exogenous), online=False)
     everything = np.concatenate([recording.x for recording in chosen.values()])
     for d, feature in enumerate(features):
         if np.isnan(everything[:, d]).all():
@@ -90,42 +92,68 @@ def fit(
         _regress(recording, stat, layout, config.model.clip)
         for recording, stat in zip(chosen.values(), stats, strict=True)
     ]
-    skip = fit_skips(series, layout.num_calendar, config.training.ridge)
-    residuals = [_residuals(s, skip) for s in series]
-    scale = np.maximum(np.sqrt(np.nanmean(np.concatenate(residuals) ** 2, axis=0)), 1e-3).astype(np.float32)
-    P, targets = layout.num_regressors, HEADS * D
-    aim = take_aim([s.regressors[:, :P] for s in series], [s.target for s in series], config)
-    lanes = [
-        Series(s.inputs, np.concatenate([residual / scale, further], axis=1))
-        for s, residual, further in zip(series, residuals, aim.targets, strict=True)
-    ]
-    theta, summary = train_lstm(lanes, aim, config, layout, on_progress, checkpoint)
-    O = outputs(aim, layout)
-    network = theta_network(
-        layout.cell,
-        theta,
-        scale,
-        skip,
-        D + K,
-        layout.hidden_size,
-        int(layout.sizes[PADDED]),
-        layout.num_layers,
-        O,
-    )
-    readout = theta[-(int(layout.sizes[PADDED]) + 1) * O :].reshape(-1, O)
-    outlook = outlook_of(aim, readout[:, targets : targets + aim.outputs], layout.hidden_size)
-    starts = find_starts(chosen, stats, network, outlook, config, layout, features, exogenous)
+    trained = _train(series, config, layout, on_progress, checkpoint)
+    own = _train_each(series, config, layout, on_progress) if config.model.weights == "per_stream" else ()
+    starts = find_starts(chosen, stats, trained.network, trained.outlook, own, config, layout, features, exogenous)
     rows = sum(len(recording.x) for recording in chosen.values())
     training: dict[str, Any] = {
         "streams": len(chosen),
         "streams_too_short": len(recordings) - len(chosen),
         "rows": rows,
         "seconds": round(time.perf_counter() - began, 3),
-        "skip_rms": [float(v) for v in scale[:D]],
-        **summary,
+        **trained.summary,
     }
     usual = np.sqrt((starts.known[:, : HEADS * D].astype(np.float64) ** 2).mean(axis=0)).astype(np.float32)
-    return Model(network, features, exogenous, usual, starts, config, training, outlook)
+    return Model(trained.network, features, exogenous, usual, starts, config, training, trained.outlook, own)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    network: Network
+    outlook: Outlook | None
+    summary: dict[str, Any]
+
+
+def _train(
+    series: list["_Regression"],
+    config: Config,
+    layout: Layout,
+    on_progress: Callable[[Progress], None] | None,
+    checkpoint: str | Path | None,
+) -> _Trained:
+    """Skips, then the LSTM on what they leave over."""
+    skip = fit_skips(series, layout.num_calendar, config.training.ridge)
+    residuals = [_residuals(s, skip) for s in series]
+    squares = np.concatenate(residuals) ** 2
+    seen = ~np.isnan(squares).all(axis=0)  # a stream of its own may lack a feature
+    scale = np.ones(squares.shape[1], np.float32)
+    scale[seen] = np.maximum(np.sqrt(np.nanmean(squares[:, seen], axis=0)), 1e-3)
+    D, P = layout.num_features, layout.num_regressors
+    aim = take_aim([s.regressors[:, :P] for s in series], [s.target for s in series], config)
+    lanes = [
+        Series(s.inputs, np.concatenate([residual / scale, further], axis=1))
+        for s, residual, further in zip(series, residuals, aim.targets, strict=True)
+    ]
+    theta, summary = train_lstm(lanes, aim, config, layout, on_progress, checkpoint)
+    H, Hp, O = layout.hidden_size, int(layout.sizes[PADDED]), outputs(aim, layout)
+    network = theta_network(layout.cell, theta, scale, skip, D + layout.num_known, H, Hp, layout.num_layers, O)
+    readout = theta[-(Hp + 1) * O :].reshape(-1, O)
+    outlook = outlook_of(aim, readout[:, HEADS * D : HEADS * D + aim.outputs], H)
+    return _Trained(network, outlook, {"skip_rms": [float(v) for v in scale[:D]], **summary})
+
+
+def _train_each(
+    series: list["_Regression"], config: Config, layout: Layout, on_progress: Callable[[Progress], None] | None
+) -> tuple[Network, ...]:
+    """A network for every stream alone; `runtime.threads` of them are trained at once. Progress counts streams."""
+    with ThreadPoolExecutor(config.runtime.num_threads) as pool:
+        own = []
+        for trained in pool.map(lambda one: _train([one], config, layout, None, None), series):
+            own.append(trained.network)
+            if on_progress is not None:
+                loss, held = (trained.summary[name] or math.nan for name in ("loss", "held_out_loss"))
+                on_progress(Progress(len(own), len(series), loss, held, math.nan, math.nan))
+    return tuple(own)
 
 
 def input_statistics(x: Float64, D: int, pooled: Float64 | None = None) -> Float64:
@@ -209,6 +237,7 @@ def find_starts(
     stats: Float64,
     network: Network,
     outlook: Outlook | None,
+    own: tuple[Network, ...],
     config: Config,
     layout: Layout,
     features: tuple[str, ...],
@@ -228,7 +257,8 @@ def find_starts(
     params = layout.params  # of this fit's own layout
     params[CALIBRATING_ROWS] = np.inf  # no stream becomes live, every score is learned
     params[LEAST_WEIGHT] = params[LEAST_PART_WEIGHT] = 0
-    model = Model(network, features, exogenous, known[0, : HEADS * D], None, config, outlook=outlook)
+    model = Model(network, features, exogenous, known[0, : HEADS * D], None, config, outlook=outlook, own=own)
+    weights = np.arange(1, N + 1) if own else np.zeros(N, np.int64)
     engine = Engine(config, layout, model)
     columns, at_threshold = layout.known_columns, int(sizes[AT_THRESHOLD])
     at_range = int(sizes[AT_RANGE] - sizes[AT_USUAL])
@@ -239,7 +269,7 @@ def find_starts(
             params[ADAPT] = stage
             pool = StreamPool(
                 layout,
-                Starts(("",), stats[one], known[one], thresholds[one], limits[one], scored[one]),
+                Starts(("",), stats[one], known[one], thresholds[one], limits[one], scored[one], weights[one]),
                 keep_thresholds=False,
             )
             pool.slots(np.array([pool.stream("")], np.int32))
@@ -251,7 +281,7 @@ def find_starts(
         thresholds[n] = rows.state[0, at_threshold : at_threshold + width]
         limits[n] = limit(engine.sizes, thresholds[n], wished_tail(rows.marks[0], params), params)
         scored[n] = rows.marks[0, SCORED]
-    return Starts(tuple(recordings), stats, known, thresholds, limits, scored)
+    return Starts(tuple(recordings), stats, known, thresholds, limits, scored, weights)
 
 
 def usual_range(x: Float64, stat: Float64, D: int) -> Float64:

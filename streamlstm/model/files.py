@@ -16,7 +16,7 @@ from streamlstm.model.network import Model, Network, Starts
 from streamlstm.model.outlook import Outlook
 from streamlstm.version import VERSION
 
-FORMAT = "4"
+FORMAT = "5"
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
@@ -98,15 +98,16 @@ def model_from(tensors: dict[str, Any], description: dict[str, Any]) -> Model:
     """The model of named tensors and their description."""
     config = Config.model_validate(description["config"])
     cell = cell_named(config.model.cell, config.model.layer_norm)
-    layers = []
-    for n in range(config.model.num_layers):
-        start, end = f"{cell.name}.", f"_l{n}"
-        of_layer = {name: array for name, array in tensors.items() if name.startswith(start) and name.endswith(end)}
-        layers.append(cell.layer({name[len(start) : -len(end)]: array for name, array in of_layer.items()}))
-    network = Network(cell, tuple(layers), tensors["readout.weight"], tensors["readout.bias"], tensors["skip.weight"])
+    network = Network.of(cell, config.model.num_layers, tensors)
+    each = {name.removeprefix("own."): array for name, array in tensors.items() if name.startswith("own.")}
+    streams = len(description["keys"] or ()) if each else 0
+    own = tuple(
+        Network.of(cell, config.model.num_layers, {name: array[n] for name, array in each.items()})
+        for n in range(streams)
+    )
     starts = None
     if description["keys"] is not None:
-        names = ("stats", "known", "thresholds", "limits", "scored")
+        names = ("stats", "known", "thresholds", "limits", "scored", "own")
         starts = Starts(tuple(description["keys"]), *(tensors[f"start.{name}"] for name in names))
     return Model(
         network,
@@ -117,4 +118,5 @@ def model_from(tensors: dict[str, Any], description: dict[str, Any]) -> Model:
         config,
         description["training"],
         Outlook.of(tensors) if config.forecast.horizons else None,
+        own,
     )

@@ -1,8 +1,9 @@
 """A model: architecture, weights, what it knows of the streams it was fitted on, and how it came to be."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,7 +26,8 @@ class Starts:
 
     keys (N); stats (N, 3 I) float64, mean, variance and spread of the inputs; known (N, W) float32, the columns
     `Layout.known_columns` of a stream's row: usual errors, variability, range and calibration; thresholds (N, T), limits
-    (N), scored (N): state of a threshold that has seen the training scores.
+    (N), scored (N): state of a threshold that has seen the training scores; own (N) int64: which weights are the stream's, 0
+    for those of all, n + 1 for `Model.own[n]`.
     """
 
     keys: tuple[str, ...]
@@ -34,6 +36,7 @@ class Starts:
     thresholds: Float32
     limits: Float32
     scored: Int64
+    own: Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,29 @@ class Network:
         """H, units of a layer."""
         return int(self.layers[0].W_hh.shape[1])
 
+    def tensors(self) -> dict[str, Float32]:
+        """All arrays by the names they have in a model file; those of the recurrent layers as in PyTorch."""
+        named = {
+            f"{self.cell.name}.{name}_l{n}": array
+            for n, layer in enumerate(self.layers)
+            for name, array in self.cell.tensors(layer).items()
+        }
+        return named | {"readout.weight": self.readout, "readout.bias": self.readout_bias, "skip.weight": self.skip}
+
+    @classmethod
+    def of(cls, cell: Cell, num_layers: int, tensors: Mapping[str, Float32]) -> Self:
+        """What `tensors` gave."""
+        layers = []
+        for n in range(num_layers):
+            start, end = f"{cell.name}.", f"_l{n}"
+            of_layer = [name for name in tensors if name.startswith(start) and name.endswith(end)]
+            layers.append(cell.layer({name[len(start) : -len(end)]: tensors[name] for name in of_layer}))
+        return cls(cell, tuple(layers), tensors["readout.weight"], tensors["readout.bias"], tensors["skip.weight"])
+
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of all arrays, in the order of `tensors`."""
+        return tuple(array.shape for array in self.tensors().values())
+
     def packed(self) -> Float32:
         """All weights in the order in which kernels read them (flat)."""
         D = self.skip.shape[1]
@@ -78,6 +104,7 @@ class Network:
 class Model:
     """A network with the columns it reads and what the fit found out; `usual` (3 D) float32 are errors of new streams.
 
+    `own` are networks of single streams, one for each of `starts` where weights are per stream; `network` is for all others.
     `outlook` is there where the configuration has horizons to forecast.
     """
 
@@ -89,6 +116,7 @@ class Model:
     config: Config
     training: dict[str, Any] = field(default_factory=dict)
     outlook: Outlook | None = None
+    own: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
         D, K, H = len(self.features), len(self.exogenous), self.network.hidden_size
@@ -101,6 +129,8 @@ class Model:
         P = 1 + REGRESSORS * D + K + (CALENDAR if self.config.model.calendar else 0)
         if self.network.skip.shape != (HEADS, D, P):
             raise ModelError(f"model: skip has shape {self.network.skip.shape}, {D} features need ({HEADS}, {D}, {P})")
+        if any(network.shapes() != self.network.shapes() for network in self.own):
+            raise ModelError("model: weights of single streams have other shapes than those of all")
         self._check_outlook(D, H, P)
         for name, array in self.tensors().items():
             if array.dtype == np.float32 and not name.startswith("start.") and not np.isfinite(array).all():
@@ -116,16 +146,14 @@ class Model:
 
     def tensors(self) -> dict[str, Any]:
         """All arrays by the names they have in a model file; those of the recurrent layers as in PyTorch."""
-        named: dict[str, Any] = {}
-        for n, layer in enumerate(self.network.layers):
-            for name, array in self.network.cell.tensors(layer).items():
-                named[f"{self.network.cell.name}.{name}_l{n}"] = array
-        named |= {"readout.weight": self.network.readout, "readout.bias": self.network.readout_bias}
-        named |= {"skip.weight": self.network.skip, "usual": self.usual}
+        named: dict[str, Any] = self.network.tensors() | {"usual": self.usual}
+        if self.own:
+            each = [network.tensors() for network in self.own]
+            named |= {f"own.{name}": np.stack([tensors[name] for tensors in each]) for name in each[0]}
         if self.outlook is not None:
             named |= self.outlook.tensors()
         if self.starts is not None:
-            for name in ("stats", "known", "thresholds", "limits", "scored"):
+            for name in ("stats", "known", "thresholds", "limits", "scored", "own"):
                 named[f"start.{name}"] = getattr(self.starts, name)
         return named
 
@@ -155,6 +183,7 @@ class Model:
             "layer_norm": self.network.cell.layer_norm,
             "hidden_size": self.network.hidden_size,
             "num_layers": len(self.network.layers),
+            "weights": "per_stream" if self.own else "shared",
             "calendar": self.config.model.calendar,
         }
         for name, value in found.items():

@@ -26,6 +26,7 @@ from streamlstm.kernels.layout import (
     LAST_TIME,
     LIMIT,
     MARKS,
+    OWN,
     READY,
     SCORED,
     STATE_WIDTH,
@@ -183,6 +184,7 @@ class StreamPool:
         self.rows.stats[slots, : starts.stats.shape[1]] = starts.stats[numbers]
         state[np.ix_(slots, self.layout.known_columns)] = starts.known[numbers]
         marks[slots, READY] = 1
+        marks[slots, OWN] = starts.own[numbers]
         # At least one: the scale is known, the kernel need not take the model's common one.
         marks[slots, SCORED] = 1
         if self._keep_thresholds:

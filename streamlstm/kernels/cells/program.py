@@ -94,8 +94,8 @@ class Units:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Gates whose sums are complete at one time: all read the inputs but `not_inputs`, h but `not_h`, and those of
-    `instead` read what the stage before left in place of h. `finish` makes h (and c), or what stands in its place."""
+    """Gates whose sums are complete at one time; `inputs`, `h` and `instead` are those of them that read the inputs, h, and
+    what the stage before left in place of h. `finish` makes h (and c), or what stands in its place."""
 
     gates: tuple[int, ...]
     finish: Callable[[Units], None]

@@ -1,0 +1,98 @@
+"""Weights of each stream alone: fitted at once, scored with the same bits, and shared ones for all other streams."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamlstm.config import Config
+from streamlstm.detect.detector import Detector
+from streamlstm.errors import ConfigError, ModelError, UsageError
+from streamlstm.learn.bptt import Progress
+from streamlstm.learn.fit import Recording, fit
+from streamlstm.model.files import load_model, save_model
+from streamlstm.model.network import Model
+
+Make = Callable[..., dict[str, Recording]]
+MINUTE = 60_000_000_000
+
+
+def settings(**other: Any) -> Config:
+    """A small network, its weights per stream."""
+    model = {"hidden_size": 8, "num_layers": 2, "weights": "per_stream"} | other
+    return Config.model_validate({"model": model, "training": {"updates": 40}, "runtime": {"threads": 2}})
+
+
+@pytest.fixture
+def data(synthetic: Make) -> dict[str, Recording]:
+    return synthetic(streams=3, rows=500, features=2)
+
+
+def scored(model: Model, keys: list[str], x: Any, threads: int = 1) -> Any:
+    detector = Detector(model=model)
+    detector.threads = threads
+    return detector.process_batch(keys, np.arange(len(x)) * MINUTE, x)
+
+
+def test_each_stream_is_scored_by_the_network_of_its_own_records(data: dict[str, Recording]) -> None:
+    model = fit(data, settings(), ("a", "b"))
+    keys = list(data)
+    assert len({network.packed().tobytes() for network in (model.network, *model.own)}) == 4
+    x = np.random.default_rng(1).normal(size=(900, 2)).cumsum(axis=0)
+    mixed = scored(model, (keys + keys[::-1]) * 150, x)
+    for key, recording in data.items():
+        alone = fit({key: recording}, settings(weights="shared"), ("a", "b"))
+        at = np.flatnonzero(np.array((keys + keys[::-1]) * 150) == key)
+        detector = Detector(model=alone)
+        expected = detector.process_batch([key] * len(at), at * MINUTE, x[at])
+        assert expected.expected.tobytes() == mixed.expected[at].tobytes()
+        assert expected.score.tobytes() == mixed.score[at].tobytes()
+
+
+def test_other_streams_have_the_weights_of_all(data: dict[str, Recording]) -> None:
+    own, shared = (fit(data, settings(weights=weights), ("a", "b")) for weights in ("per_stream", "shared"))
+    x = np.random.default_rng(2).normal(size=(300, 2))
+    few = {"usual": shared.usual}
+    first, second = (scored(replace(of, **few), ["new"] * 300, x) for of in (own, shared))
+    assert first.score.tobytes() == second.score.tobytes()
+    assert first.score.any()
+
+
+def test_files_snapshots_batches_and_threads_keep_the_bits(data: dict[str, Recording], tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    model = fit(data, settings(), ("a", "b"), on_progress=seen.append)
+    assert [(at.update, at.updates) for at in seen[-3:]] == [(1, 3), (2, 3), (3, 3)]
+    assert (
+        fit(data, Config.model_validate(settings().model_dump() | {"runtime": {"threads": 1}}), ("a", "b")).hash
+        == model.hash
+    )
+    save_model(model, tmp_path / "m")
+    again = load_model(tmp_path / "m")
+    assert again.hash == model.hash
+    keys = [*data, "new"] * 200
+    x = np.random.default_rng(3).normal(size=(len(keys), 2)).cumsum(axis=0)
+    expected = scored(model, keys, x).score
+    assert scored(again, keys, x, threads=2).score.tobytes() == expected.tobytes()
+    parts = Detector(model=again)
+    first = parts.process_batch(keys[:301], np.arange(301) * MINUTE, x[:301]).score
+    parts.snapshot(tmp_path / "s")
+    rest = Detector.restore(tmp_path / "s").process_batch(keys[301:], np.arange(301, len(keys)) * MINUTE, x[301:]).score
+    assert np.concatenate([first, rest]).tobytes() == expected.tobytes()
+    tight = Detector({"runtime": {"max_streams": 64}}, model=again)
+    assert tight.process_batch(keys, np.arange(len(keys)) * MINUTE, x).score.tobytes() == expected.tobytes()
+
+
+def test_what_does_not_go_together_is_said(data: dict[str, Recording]) -> None:
+    with pytest.raises(UsageError, match=r"model\.weights: per_stream needs frozen weights; fit a model"):
+        Detector(settings(), features=("a", "b"))
+    with pytest.raises(ConfigError, match=r"forecast\.horizons need model\.weights: shared"):
+        Detector({"model": {"weights": "per_stream"}, "forecast": {"horizons": 3}}, features=("a", "b"))
+    model = fit(data, settings(), ("a", "b"))
+    with pytest.raises(ModelError, match="has weights per_stream, the configuration says shared"):
+        Detector({"model": {"weights": "shared"}}, model=model)
+    other = fit(data, settings(hidden_size=4), ("a", "b"))
+    with pytest.raises(ModelError, match="weights of single streams have other shapes"):
+        replace(model, own=other.own)
