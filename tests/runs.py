@@ -34,7 +34,7 @@ def records(rows: int, features: int, exogenous: int) -> tuple[Any, Any, Any]:
     when = np.arange(rows) * 1_200 * 10**9
     when[rows // 3 :] += 10**14
     when[rows // 5] = 0  # late
-    return np.array(["s", "t", "s", "u"] * rows)[:rows], when, x
+    return np.array(["s", "t", "s", "s", "u", "s"] * rows)[:rows], when, x
 
 
 def detected(
@@ -70,7 +70,7 @@ RUNS: dict[str, Any] = {
         {"model": {"cell": name, "hidden_size": 17, "layer_norm": True}, "learning": LEARNING}, rows=150)
        for name in CELLS},
     **{f"threshold/{kind}": lambda kind=kind: detected(
-        {"model": {"hidden_size": 4}, "learning": LEARNING, "threshold": {"kind": kind, "memory_rows": 100}}, rows=900)
+        {"model": {"hidden_size": 4}, "learning": LEARNING, "threshold": {"kind": kind, "memory_rows": 100}}, rows=400)
        for kind in KINDS},
     "shape/layers": lambda: detected(
         {"model": {"hidden_size": 6, "num_layers": 2, "calendar": False}, "learning": LEARNING}, features=3, exogenous=2),
