@@ -85,9 +85,91 @@ def test_files_snapshots_batches_and_threads_keep_the_bits(data: dict[str, Recor
     assert tight.process_batch(keys, np.arange(len(keys)) * MINUTE, x).score.tobytes() == expected.tobytes()
 
 
+ONLINE = {"mode": "online", "update_every": 16, "learning_rows": 20, "calibrating_rows": 30}
+
+
+def learning(**other: Any) -> dict[str, Any]:
+    """Online settings with weights per stream."""
+    model = {"hidden_size": 8, "weights": "per_stream"} | other
+    return {"model": model, "learning": ONLINE}
+
+
+def walk(rows: int, seed: int) -> Any:
+    t = np.arange(rows)[:, None]
+    return np.sin(t / (5, 9)) + 0.1 * np.random.default_rng(seed).normal(size=(rows, 2))
+
+
+def test_a_stream_learns_as_if_it_were_alone() -> None:
+    keys, x, time = ["a", "b", "a", "c"] * 300, walk(1200, 1), np.arange(1200) * MINUTE
+    detector = Detector(learning(), features=("u", "v"))
+    mixed = detector.process_batch(keys, time, x)
+    for key in ("a", "b", "c"):
+        at = np.flatnonzero(np.array(keys) == key)
+        alone = Detector(learning(weights="shared"), features=("u", "v"))
+        expected = alone.process_batch([key] * len(at), time[at], x[at])
+        assert expected.score.tobytes() == mixed.score[at].tobytes()
+        assert expected.expected.tobytes() == mixed.expected[at].tobytes()
+    theta = detector.engine.learner.theta
+    assert len({theta[1 + n].tobytes() for n in range(3)} | {theta[0].tobytes()}) == 4
+
+
+def test_learning_keeps_its_bits_over_batches_snapshots_and_growth(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    keys = [f"s{n}" for n in rng.integers(0, 90, 6000)]  # more than the first 64 rows
+    x, time = walk(6000, 2), np.arange(6000) * MINUTE
+    whole = Detector(learning(), features=("u", "v"))
+    expected = whole.process_batch(keys, time, x)
+    parts = Detector(learning(), features=("u", "v"))
+    first = parts.process_batch(keys[:2500], time[:2500], x[:2500]).score
+    parts.snapshot(tmp_path / "s")
+    again = Detector.restore(tmp_path / "s")
+    middle = [again.process(keys[n], int(time[n]), x[n].tolist()) for n in range(2500, 2800)]
+    known = again.peek(keys[2800], int(time[2800]), x[2800].tolist())
+    assert np.isnan(again.peek("never seen", 0, [0.0, 0.0]).severity)
+    rest = again.process_batch(keys[2800:], time[2800:], x[2800:]).score
+    assert np.float32(known.score) == rest[0]
+    found = np.concatenate([first, np.array([of.score for of in middle], np.float32), rest])
+    assert found.tobytes() == expected.score.tobytes()
+    assert again.engine.learned(90).keys() == whole.engine.learned(90).keys()
+    for name, array in whole.engine.learned(90).items():
+        assert array.tobytes() == again.engine.learned(90)[name].tobytes(), name
+
+
+def test_learning_goes_on_from_the_network_of_each_stream(data: dict[str, Recording]) -> None:
+    model = fit(data, settings(), ("a", "b"))
+    config = {"learning": ONLINE}
+    detector = Detector(config, model=model)
+    keys = [*data, "new"] * 40
+    x = np.random.default_rng(3).normal(size=(len(keys), 2)).cumsum(axis=0)
+    frozen = scored(model, keys[:4], x[:4])
+    first = detector.process_batch(keys[:4], np.arange(4) * MINUTE, x[:4])
+    assert first.expected[:3].tobytes() == frozen.expected[:3].tobytes()
+    assert len(set(first.expected[:3, 0])) == 3
+    detector.process_batch(keys[4:], np.arange(4, len(x)) * MINUTE, x[4:])
+    steps = detector.engine.learner.counters[4 : 4 + 4]
+    assert (steps[:, 0] == 40).all()
+
+
+def test_a_forgotten_stream_begins_with_new_weights() -> None:
+    config = learning()
+    config["learning"] = ONLINE | {"max_known_streams": 64}
+    x = walk(400, 5)
+    time = np.arange(10_000) * MINUTE
+    detector = Detector(config, features=("u", "v"))
+    before = detector.process_batch(["s"] * 400, time[:400], x).score
+    detector.process_batch([f"other {n}" for n in range(70)], time[400:470], x[:70])
+    again = detector.process_batch(["s"] * 400, time[470:870], x).score
+    assert detector.pool.forgotten > 0
+    fresh = Detector(config, features=("u", "v")).process_batch(["s"] * 400, time[470:870], x).score
+    assert again.tobytes() == fresh.tobytes()
+    assert before.any()
+
+
 def test_what_does_not_go_together_is_said(data: dict[str, Recording]) -> None:
-    with pytest.raises(UsageError, match=r"model\.weights: per_stream needs frozen weights; fit a model"):
-        Detector(settings(), features=("a", "b"))
+    with pytest.raises(
+        UsageError, match=r"per_stream keeps what each stream learns in memory; leave runtime\.max_streams"
+    ):
+        Detector(learning() | {"runtime": {"max_streams": 100}}, features=("a", "b"))
     with pytest.raises(ConfigError, match=r"forecast\.horizons need model\.weights: shared"):
         Detector({"model": {"weights": "per_stream"}, "forecast": {"horizons": 3}}, features=("a", "b"))
     model = fit(data, settings(), ("a", "b"))

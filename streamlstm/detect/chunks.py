@@ -16,7 +16,6 @@ import safetensors.numpy
 
 from streamlstm.config import config_hash
 from streamlstm.detect.detector import Detector
-from streamlstm.detect.snapshots import learned, take_learned
 from streamlstm.errors import StateError
 from streamlstm.kernels.compiling import ARITHMETIC
 from streamlstm.kernels.layout import LAST_ROW
@@ -101,7 +100,7 @@ def restore(detector: Detector, manifest: Manifest, blob: Callable[[str], bytes]
             last = int(columns["pool.marks"][:, LAST_ROW].max(initial=-1))
             detector.restored_to = max(detector.restored_to, last)
         if manifest.learned is not None:
-            take_learned(detector, safetensors.numpy.load(blob(manifest.learned)))
+            detector.engine.take_learned(safetensors.numpy.load(blob(manifest.learned)))
     except KeyError as error:
         raise StateError(f"snapshot of {manifest.partition}: {error} is missing; it is damaged") from error
     except (safetensors.SafetensorError, ValueError) as error:
@@ -111,5 +110,5 @@ def restore(detector: Detector, manifest: Manifest, blob: Callable[[str], bytes]
 
 def pack_learned(detector: Detector) -> bytes | None:
     """Weights that learn and what their learning depends on, as one blob; None where weights are frozen."""
-    tensors = learned(detector)
+    tensors = detector.engine.learned(len(detector.pool))
     return pack({name: np.array(array) for name, array in tensors.items()}) if tensors else None

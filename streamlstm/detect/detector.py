@@ -76,9 +76,10 @@ class Detector:
             raise UsageError("learning.mode: frozen needs a model file; give --model, or set learning.mode: online")
         if self.online and self.config.model.state == "float16":
             raise UsageError("model.state: float16 needs frozen weights; fit a model, or leave model.state out")
-        if self.online and self.config.model.weights == "per_stream":
+        if self.online and self.config.model.weights == "per_stream" and self.config.runtime.max_streams is not None:
             raise UsageError(
-                "model.weights: per_stream needs frozen weights; fit a model, or set model.weights: shared"
+                "model.weights: per_stream keeps what each stream learns in memory; leave runtime.max_streams out, or "
+                "bound the streams that are known with learning.max_known_streams"
             )
         self.threads = 1  # that score a batch; no bit depends on it
         self.rows_of_calls = 0

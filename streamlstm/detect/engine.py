@@ -1,5 +1,6 @@
 """Sets up the compiled call and calls it: weights, the pool's rows, outputs and scratch as arrays."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from streamlstm.kernels.layout import (
     WINDOW,
 )
 from streamlstm.kernels.online import COUNTERS, LANES_PER_TILE, SCALED, Learner
+from streamlstm.kernels.online_each import score_each
 from streamlstm.kernels.plan import SPARE
 from streamlstm.kernels.wave import score_wave
 from streamlstm.model.layout import Layout
@@ -38,6 +40,11 @@ from streamlstm.types import Float32, Float64, Int32, Int64
 
 _PARALLEL_NS = 100_000.0  # of work below which one thread is done before a second has woken up (up to 100 us)
 _RECORD_NS, _WEIGHT_NS = 250.0, 0.03  # of a record, and of each weight that it meets; EPYC, November 2026
+
+
+LEARNED = ("counters", "theta", "first", "second", "scale", "gram", "cross", "skip", "regressors", "target",
+           "windows", "closed")  # fmt: skip
+"""Fields of a `Learner` that the next update depends on; of weights per stream they have a row for each."""
 
 
 class Engine:
@@ -58,6 +65,8 @@ class Engine:
         self._frozen_sizes[ONLINE] = 0
         self.learner: Learner | None = None
         self._work: Work | None = None
+        own = model.own if model else ()
+        self._base = 1 + len(own) if layout.sizes[ONLINE] and config.model.weights == "per_stream" else 0
         if layout.sizes[ONLINE]:
             self.learner = make_learner(layout, network, config.training.seed)
             self._work = make_work(
@@ -71,11 +80,13 @@ class Engine:
                     layout.hidden_size, int(layout.sizes[PADDED]), layout.num_layers, layout.num_outputs,
                 )  # fmt: skip
         assert network is not None, "frozen weights need a model; Detector checks it"
-        own = model.own if model else ()
         self.weights: Float32 = np.concatenate([of.packed() for of in (network, *own)])
         size = self.weights.size // (1 + len(own))
         self._parallel_rows = _PARALLEL_NS / (_RECORD_NS + _WEIGHT_NS * size)
-        self.sizes[WEIGHTS] = self._frozen_sizes[WEIGHTS] = size if own else 0
+        self.sizes[WEIGHTS] = self._frozen_sizes[WEIGHTS] = size if own or self._base else 0
+        if self.learner is not None and self._base:
+            begun = [self.learner, *(make_learner(layout, of, config.training.seed) for of in own)]
+            self.learner = _with(self.learner, lambda name: np.stack([getattr(of, name) for of in begun]))
         self._plan = np.zeros(0, np.int32)
         self._scratch = np.zeros((0, layout.scratch_size), np.float32)
 
@@ -118,7 +129,9 @@ class Engine:
     ) -> tuple[Any, ...]:  # fmt: skip
         """What `call` takes for these arrays; good for any number of calls while they and the weights stay the same."""
         B = len(slots)
-        wanted = 3 * B + 1 + SPARE + GROUP_SEATS * threads
+        if learn and self._base:
+            self.reserve(self._base + len(rows.state))
+        wanted = 3 * B + 1 + SPARE + GROUP_SEATS * threads + (B + 2 if self.learner is not None else 0)
         if len(self._plan) < wanted:
             self._plan = np.zeros(wanted, np.int32)
         if len(self._scratch) != threads:
@@ -129,15 +142,59 @@ class Engine:
             (int(detail), out.values, out.codes, out.details, out.episodes, self._plan, self._scratch),
         )  # fmt: skip
 
+    def reserve(self, rows: int) -> None:
+        """Room for the weights of so many streams, each with all that its learning needs; untouched it takes no memory."""
+        learner = self.learner
+        if learner is None or rows <= len(learner.theta):
+            return
+
+        def grown(array: Any, wide: int) -> Any:
+            out = np.zeros((rows * wide, *array.shape[1:]), array.dtype)
+            out[: len(array)] = array
+            return out
+
+        self.learner = _with(learner, lambda name: grown(getattr(learner, name), 1))
+        self.weights = grown(self.weights, int(self.sizes[WEIGHTS]))
+
+    def learned(self, streams: int) -> dict[str, Any]:
+        """Weights that learn and what their learning depends on, by name, of so many streams; empty where they are frozen."""
+        if self.learner is None:
+            return {}
+        rows = self._base + streams if self._base else None
+        weights = self.weights if rows is None else self.weights[: rows * int(self.sizes[WEIGHTS])]
+        return {"weights": weights} | {f"learner.{name}": getattr(self.learner, name)[:rows] for name in LEARNED}
+
+    def take_learned(self, tensors: dict[str, Any]) -> None:
+        """Goes on from what `learned` gave."""
+        if self.learner is None:
+            return
+        if self._base:
+            self.reserve(len(tensors["learner.theta"]))
+        weights = np.array(tensors["weights"])
+        self.weights[: len(weights)] = weights
+        for name in LEARNED:
+            array = tensors[f"learner.{name}"]
+            getattr(self.learner, name)[: len(array)] = array
+
     def call(self, arguments: tuple[Any, ...], source: int, *, threads: int = 1, learn: bool = True) -> None:
         """The compiled call itself, for records of `source` (its number)."""
         before, after = arguments
         if learn and self.learner is not None:
-            learning.score_online(*before, source, *after, self.learner, self._work, self._rate)
+            what = self.learner, self._work, self._rate
+            if self._base:
+                score_each(*before, source, *after, *what, self._base)
+            else:
+                learning.score_online(*before, source, *after, *what)
         elif threads > 1:
             score_parallel(*before, source, *after)
         else:
             score_serial(*before, source, *after)
+
+
+def _with(learner: Learner, array: Callable[[str], Any]) -> Learner:
+    """`learner` with other arrays of what it has learned."""
+    changed: dict[str, Any] = {name: array(name) for name in LEARNED}
+    return learner._replace(**changed)
 
 
 def make_learner(layout: Layout, network: Network | None, seed: int) -> Learner:

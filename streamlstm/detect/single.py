@@ -24,7 +24,7 @@ from streamlstm.kernels.layout import (
     OUT_STAGE,
     OUT_THRESHOLD,
 )
-from streamlstm.types import Change, Scored, Stage, cause_text
+from streamlstm.types import Change, Float32, Scored, Stage, cause_text
 
 _STAGES, _CHANGES = tuple(Stage), tuple(Change)
 
@@ -43,6 +43,7 @@ class SingleCall:
         self._values, self._codes = self.outputs.values[:, 0], self.outputs.codes[:, 0]
         self._details = self.outputs.details[:, 0]
         self._rows: Pool | None = None
+        self._weights: Float32 | None = None
         self._arguments: tuple[Any, ...] = ()
 
     def take(self, values: Sequence[float | None]) -> None:
@@ -59,11 +60,12 @@ class SingleCall:
         """Scores the event whose values were taken last and changes the row of stream `slot` in `rows`."""
         self.slots[0], self._time[0], self._row[0] = slot, time, row
         engine = self._engine
-        if rows is not self._rows:  # the pool has grown, or this is a copy
+        if rows is not self._rows or engine.weights is not self._weights:  # these have grown, or the row is a copy
             self._rows = rows
             self._arguments = engine.arguments(
                 rows, self.slots, self._time, self._x, self._row, self.outputs, detail=True, learn=learn
             )
+            self._weights = engine.weights
         engine.call(self._arguments, source, learn=learn)
         score, codes, details = self._values.tolist(), self._codes.tolist(), self._details.tolist()
         return Scored(

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from streamlstm.config import Config
 from streamlstm.errors import ModelError, StateError
 from streamlstm.kernels.compiling import ARITHMETIC
@@ -16,8 +14,6 @@ if TYPE_CHECKING:
     from streamlstm.detect.detector import Detector
 
 D = TypeVar("D", bound="Detector")
-_LEARNED = ("counters", "theta", "first", "second", "scale", "gram", "cross", "skip", "regressors", "target",
-            "windows", "closed")  # fmt: skip
 
 
 def save(detector: "Detector", path: str | Path) -> None:
@@ -27,7 +23,7 @@ def save(detector: "Detector", path: str | Path) -> None:
     tensors: dict[str, Any] = detector.pool.columns()
     if detector.model is not None:
         tensors |= {f"model.{name}": array for name, array in detector.model.tensors().items()}
-    tensors |= learned(detector)
+    tensors |= detector.engine.learned(len(detector.pool))
     description = {
         "config": detector.config.model_dump(mode="json"),
         "features": detector.features,
@@ -63,24 +59,7 @@ def load(cls: type[D], path: str | Path) -> D:
         detector.pool.extend(tensors)
         detector.log.sources = description["sources"]
         detector.rows_of_calls = description["rows_of_calls"]
-        take_learned(detector, tensors)
+        detector.engine.take_learned(tensors)
     except (ModelError, KeyError, ValueError) as error:
         raise StateError(f"{path}: cannot restore: {error}") from error
     return detector
-
-
-def learned(detector: "Detector") -> dict[str, Any]:
-    """Weights that learn and what their learning depends on, by name; empty where weights are frozen."""
-    learner = detector.engine.learner
-    if learner is None:
-        return {}
-    return {"weights": detector.engine.weights} | {f"learner.{name}": getattr(learner, name) for name in _LEARNED}
-
-
-def take_learned(detector: "Detector", tensors: dict[str, Any]) -> None:
-    """Goes on from what `learned` gave."""
-    learner = detector.engine.learner
-    if learner is not None:
-        detector.engine.weights = np.array(tensors["weights"])
-        for name in _LEARNED:
-            getattr(learner, name)[...] = tensors[f"learner.{name}"]

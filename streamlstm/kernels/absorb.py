@@ -114,25 +114,27 @@ def absorb_tap(b, mark, state, sizes, tap, network, n0, block, r, admitted):
     D, I = sizes[N_FEATURES], sizes[N_FEATURES] + sizes[N_KNOWN]
     O = HEADS * D
     memory = 2 * sizes[LAYERS] * sizes[PADDED]
+    at = np.int64(tap.place[b])
     wished = sizes[AT_WINDOW] + memory + mark[WINDOW_AT] * (I + O) + I
     for d in range(D):
-        tap.target[tap.at + b, d] = bounded(element(block, Z, r * D + d), BOUND) if admitted else _NAN
+        tap.target[at, d] = bounded(element(block, Z, r * D + d), BOUND) if admitted else _NAN
         for head in range(HEADS):
             left = element(block, ERROR + head, r * D + d) + network[n0 + head * D + d]
             state[wished + head * D + d] = left if admitted else _NAN
     mark[WINDOW_AT] += 1
-    tap.closed[0, tap.at + b] = 0
+    tap.closed[0, at] = 0
     if mark[WINDOW_AT] == sizes[WINDOW]:
         mark[WINDOW_AT] = 0
-        tap.closed[0, tap.at + b] = 1
+        tap.closed[0, at] = 1
         window = sizes[AT_WINDOW]
         for k in range(memory + sizes[WINDOW] * (I + O)):
-            tap.windows[tap.at + b, k] = state[window + k]
+            tap.windows[at, k] = state[window + k]
 
 
 @jit
 def tap_nothing(b, sizes, tap):
     """Writes that record b teaches online learning nothing."""
+    at = np.int64(tap.place[b])
     for d in range(sizes[N_FEATURES]):
-        tap.target[tap.at + b, d] = _NAN
-    tap.closed[0, tap.at + b] = 0
+        tap.target[at, d] = _NAN
+    tap.closed[0, at] = 0

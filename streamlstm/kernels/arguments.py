@@ -47,11 +47,11 @@ class Tap(NamedTuple):
     """What online learning keeps of a segment of N records; empty arrays where weights are frozen.
 
     regressors (N, 2 P), raw and clipped, target (N, D) with NaN where nothing may be learned, windows (N, one stream's
-    window), closed (1, N) uint16: a window came to its end at that record. Record b stands at position at + b of the segment.
+    window), closed (1, N) uint16: a window came to its end at that record. place (B) int32: where a record stands there.
     """
 
     regressors: Float32
     target: Float32
     windows: Float32
     closed: Float32
-    at: int
+    place: Int32

@@ -59,7 +59,7 @@ def score_serial(
     """
     setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
     records, out = Records(slots, time, x, row, source, detail, _ZERO), Out(values, codes, details, episodes)
-    tap = Tap(values, values, values, codes, _ZERO)  # never read: weights are frozen
+    tap = Tap(values, values, values, codes, slots)  # never read: weights are frozen
     run_groups(slots.shape[0], setup, pool, records, tap, out, plan, scratch[0])
 
 
@@ -99,7 +99,7 @@ def score_part(
     """Scores part t of `threads`: the streams whose records begin in its share of the planned records."""
     setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
     records, out = Records(slots, time, x, row, source, detail, _ZERO), Out(values, codes, details, episodes)
-    tap = Tap(values, values, values, codes, _ZERO)
+    tap = Tap(values, values, values, codes, slots)
     B = slots.shape[0]
     u0 = np.searchsorted(starts[:streams], B * t // threads)
     end = np.searchsorted(starts[:streams], B * (t + 1) // threads)

@@ -23,7 +23,7 @@ SCORE_WAVE = types.void(
     _tuple(Setup, _times, types.float64[::1], _flat, _flat),
     _tuple(Pool, _rows, types.float64[:, ::1], types.int64[:, ::1]),
     _tuple(Records, _ints, _times, types.float64[:, ::1], _times, _n, _n, _n),
-    _tuple(Tap, _rows, _rows, _rows, _codes, _n),
+    _tuple(Tap, _rows, _rows, _rows, _codes, _ints),
     _tuple(Out, _rows, _codes, types.float64[:, :, ::1], types.int64[:, ::1]),
     _flat, _ints,
 )  # fmt: skip

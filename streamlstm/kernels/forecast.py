@@ -27,7 +27,7 @@ def forecast_row(
     """
     setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
     records = Records(slots, time, x, row, _ZERO, _ZERO, _ZERO)
-    tap = Tap(state, state, state, state, _ZERO)  # never read: weights are frozen
+    tap = Tap(state, state, state, state, slots)  # never read: weights are frozen
     H, Hp, O, P = sizes[HIDDEN], sizes[PADDED], sizes[OUTPUTS], sizes[N_REGRESSORS]
     z0 = _ZERO
     r0 = z0 + TILE * sizes[LDZ]

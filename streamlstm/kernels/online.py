@@ -64,16 +64,21 @@ def score_online(
     sizes, params, weights, usual, state, stats, marks, slots, time, x, row, source, detail,
     values, codes, details, episodes, plan, scratch, learner, work, rate,
 ):  # fmt: skip
-    """Scores B records and learns from them; the arguments are those of `batch.score_serial` and what learns."""
+    """Scores B records and learns from them; the arguments are those of `batch.score_serial` and what learns.
+
+    plan has B further values.
+    """
     setup, pool = Setup(sizes, params, weights, usual), Pool(state, stats, marks)
     out = Out(values, codes, details, episodes)
     B, N = slots.shape[0], sizes[SEGMENT]
-    first = _ZERO
+    place, first = plan[plan.shape[0] - B :], _ZERO
     while first < B:
         at = learner.counters[RECORDS] % N
         count = min(N - at, B - first)
         records = Records(slots, time, x, row, source, detail, first)
-        tap = Tap(learner.regressors, learner.target, learner.windows, learner.closed, at - first)
+        for k in range(count):
+            place[first + k] = at + k
+        tap = Tap(learner.regressors, learner.target, learner.windows, learner.closed, place)
         run_groups(count, setup, pool, records, tap, out, plan, scratch[0])
         learner.counters[RECORDS] += count
         first += count

@@ -31,7 +31,7 @@ def plan_batch(slots, out_order, out_starts, spare):
             ordered = False
     if not ordered:
         shift = np.int32(0)
-        counts = spare[B:]
+        counts = spare[B : B + SPARE]
         while (largest >> shift) > 0:
             counts[:] = 0
             for b in range(B):

@@ -101,8 +101,9 @@ def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
     copy_lanes(regressors, raw + known, regressors, cut + known, K + C)
     regressors[raw] = regressors[cut] = _ONE
     if sizes[ONLINE] == 1:
+        at_segment = np.int64(tap.place[b])
         for j in range(2 * P):
-            tap.regressors[tap.at + b, j] = regressors[raw + j]
+            tap.regressors[at_segment, j] = regressors[raw + j]
         window, memory = sizes[AT_WINDOW], 2 * sizes[LAYERS] * sizes[PADDED]
         if mark[WINDOW_AT] == 0:
             for k in range(memory):

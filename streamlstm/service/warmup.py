@@ -49,7 +49,10 @@ def warm_up() -> str:
     frozen.process_batch(keys, time, x)
     frozen.peek("warm-up", 0, [0.0])
     frozen.forecast(keys[0])
-    Detector(quick, features=("value",)).process_batch(keys, time, x)
+    for weights in ("shared", "per_stream"):
+        Detector(
+            quick.model_dump() | {"model": {"hidden_size": 4, "weights": weights}}, features=("value",)
+        ).process_batch(keys, time, x)
     for kind in ("json", "array", "csv", "float32", "float64"):
         named = {"format": kind, "columns": ["value"]} if kind != "json" else {"format": kind}
         warm_up_daemon(Config.model_validate(quick.model_dump() | {"messages": named}), model)
