@@ -14,6 +14,8 @@ def initial_theta(cell: Cell, I: int, H: int, Hp: int, L: int, O: int, seed: int
     """Untrained parameters: uniform within 1 / sqrt(H), a forget gate's bias and gains 1, further vectors and readout zero.
 
     With a readout of zero the linear skip alone predicts, until the network has learned something that it leaves over.
+    Recurrent weights that start as an orthogonal matrix for each gate (Saxe and others 2014) are no better: held out, .623
+    of the skip's loss instead of .619, VUS-PR .661 instead of .666 (six recordings of MSL and SMD, three seeds each, H=32).
     """
     rng = np.random.default_rng(seed)
     theta = np.zeros(theta_size(cell, I, Hp, L, O), np.float32)
