@@ -84,6 +84,7 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0  # of matrices alone
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of what passes between layers
     recurrent_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    scheduled_sampling: Annotated[float, Field(ge=0, le=1)] = 0.0  # at the last update
     loss: Literal["huber", "squared"] = "huber"
     huber: Annotated[float, Field(gt=0)] = 3.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.errors import InputError
-from streamlstm.kernels.bptt import draw_masks, make_work, window_gradient
+from streamlstm.kernels.bptt import Work, draw_feedback, draw_masks, make_work, window_gradient
+from streamlstm.kernels.inputs import BOUND
 from streamlstm.kernels.layout import HEADS, PADDED
 from streamlstm.kernels.optimisers import OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.learn.checkpoint import Checkpoint, Course
@@ -28,10 +29,15 @@ _POINTS = 100  # of the loss curve
 @dataclass(frozen=True, slots=True)
 class Series:
     """One stream: inputs (n, I) and target (n, 3 D + M) float32, in units of each head's error, then of the forecast's (see
-    `Aim`), NaN for nothing."""
+    `Aim`), NaN for nothing; linear (n, F), what the raw skip said of the record before, for scheduled sampling, else F is 0."""
 
     inputs: Float32
     target: Float32
+    linear: Float32
+
+    def part(self, rows: slice) -> Self:
+        """Some of its rows."""
+        return type(self)(self.inputs[rows], self.target[rows], self.linear[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +55,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Lanes:
-    """Stretches side by side: inputs (n, B, I), target (n, B, 3 D + M), with n a multiple of the window."""
+    """Stretches side by side: inputs (n, B, I), target (n, B, 3 D + M), linear (n, B, F), with n a multiple of the window."""
 
     inputs: Float32
     target: Float32
+    linear: Float32
 
     def values(self, targets: int) -> int:
         """How many there are in the first columns of the target."""
@@ -61,6 +68,7 @@ class _Lanes:
 
 def train_lstm(
     series: list[Series],
+    unit: Float32,
     aim: Aim,
     config: Config,
     layout: Layout,
@@ -68,13 +76,13 @@ def train_lstm(
     checkpoint: str | Path | None = None,
 ) -> tuple[Float32, dict[str, Any]]:
     """Parameters (flat, as in `kernels.bptt`, with `outputs` columns of the readout) with the least held-out loss, and a
-    summary of the training.
+    summary of the training. `unit` (D) is that of the raw head, in deviations.
 
     The untrained network, whose readout is zero, is among the candidates: an LSTM that does not better the skip on the
     held-out tail is not used. Without `holdout` the last parameters are kept. `checkpoint` is a file where an interrupted
     training is kept and goes on from, with the same bits as one that was not; at the end it is gone.
     """
-    training = _Training(series, aim, config, layout)
+    training = _Training(series, unit, aim, config, layout)
     data = (array for s in series for array in (s.inputs, s.target))
     kept = Checkpoint(checkpoint, config, data) if checkpoint is not None else None
     if kept is not None and (found := kept.read(training.course)) is not None:
@@ -114,7 +122,7 @@ def outputs(aim: Aim, layout: Layout) -> int:
 class _Training:
     """The updates of one training, and where it stands (`course`)."""
 
-    def __init__(self, series: list[Series], aim: Aim, config: Config, layout: Layout) -> None:
+    def __init__(self, series: list[Series], unit: Float32, aim: Aim, config: Config, layout: Layout) -> None:
         settings, T = config.training, config.training.window
         I, self._targets, self._ahead = series[0].inputs.shape[1], HEADS * layout.num_features, aim.ahead
         Hp, L, O = int(layout.sizes[PADDED]), layout.num_layers, outputs(aim, layout)
@@ -123,17 +131,16 @@ class _Training:
         theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
         theta[len(theta) - O + self._targets :][: aim.outputs] = aim.bias
         cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]
-        self._fitted = make_lanes(
-            [Series(s.inputs[:n], s.target[:n]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
-        )
-        self.held = make_lanes(
-            [Series(s.inputs[n:], s.target[n:]) for s, n in zip(series, cuts, strict=True)], T, settings.lanes
-        )
+        self._fitted = make_lanes([s.part(slice(n)) for s, n in zip(series, cuts, strict=True)], T, settings.lanes)
+        self.held = make_lanes([s.part(slice(n, None)) for s, n in zip(series, cuts, strict=True)], T, settings.lanes)
         self._gradient = np.zeros_like(theta)
         self._decay = np.float32(settings.weight_decay) * matrices(layout.cell, I, layout.hidden_size, Hp, L, O)
         self._huber = settings.huber if settings.loss == "huber" else math.inf
         self._drops = settings.dropout + settings.recurrent_dropout > 0
-        self._works: dict[int, Any] = {}
+        self._feedback = np.zeros((4, series[0].linear.shape[1]), np.float32)
+        if self._feedback.size:
+            self._feedback[:] = [unit, np.full_like(unit, min(config.model.clip, BOUND)), 0 * unit, np.ones_like(unit)]
+        self._works: dict[int, Work] = {}
         self.course = Course.begun(theta, settings.seed)
 
     def begin(self) -> None:
@@ -202,14 +209,18 @@ class _Training:
         x, target = lanes.inputs[begin : begin + T], lanes.target[begin : begin + T]
         B = x.shape[1]
         if B not in self._works:
-            self._works[B] = make_work(self._cell, T, B, I, Hp, L, O)
+            self._works[B] = make_work(self._cell, T, B, I, Hp, L, O, self._feedback.shape[1])
+            self._works[B].feedback[:] = self._feedback.reshape(-1)
+        work, course, trains = self._works[B], self.course, len(out) > 0
         if self._drops:
-            rng = self.course.rng if len(out) else None
-            draw_masks(self._works[B], settings.dropout, settings.recurrent_dropout, rng)
+            draw_masks(work, settings.dropout, settings.recurrent_dropout, course.rng if trains else None)
+        if self._feedback.size:
+            share = settings.scheduled_sampling * course.update / settings.updates if trains else 0.0
+            draw_feedback(work, lanes.linear[begin : begin + T], share, course.rng if trains else None)
         return float(
             window_gradient(
                 self._cell, self.course.theta, x.reshape(-1), target.reshape(-1), h, c, T, B, I, Hp, L, self._targets, O,
-                self._huber, scale, self._ahead, self._works[B], out,
+                self._huber, scale, self._ahead, work, out,
             )
         )  # fmt: skip
 
@@ -239,19 +250,17 @@ def make_lanes(series: list[Series], window: int, lanes: int) -> list[_Lanes]:
     if total == 0:
         return []
     length = max(window, -(-total // (lanes * window)) * window)
-    pieces = [
-        (s.inputs[begin : begin + length], s.target[begin : begin + length])
-        for s in series
-        for begin in range(0, len(s.inputs), length)
-    ]
-    pieces.sort(key=lambda piece: -len(piece[0]))  # equal lengths side by side: little of a group is padding
+    pieces = [s.part(slice(begin, begin + length)) for s in series for begin in range(0, len(s.inputs), length)]
+    pieces.sort(key=lambda piece: -len(piece.inputs))  # equal lengths side by side: little of a group is padding
     groups = []
     for first in range(0, len(pieces), lanes):
         group = pieces[first : first + lanes]
-        n = -(-len(group[0][0]) // window) * window
-        x = np.zeros((n, len(group), group[0][0].shape[1]), np.float32)
-        target = np.full((n, len(group), group[0][1].shape[1]), np.nan, np.float32)
-        for b, (inputs, wished) in enumerate(group):
-            x[: len(inputs), b], target[: len(inputs), b] = inputs, wished
-        groups.append(_Lanes(x, target))
+        n = -(-len(group[0].inputs) // window) * window
+        x = np.zeros((n, len(group), group[0].inputs.shape[1]), np.float32)
+        target = np.full((n, len(group), group[0].target.shape[1]), np.nan, np.float32)
+        linear = np.full((n, len(group), group[0].linear.shape[1]), np.nan, np.float32)
+        for b, piece in enumerate(group):
+            rows = len(piece.inputs)
+            x[:rows, b], target[:rows, b], linear[1:rows, b] = piece.inputs, piece.target, piece.linear[1:]
+        groups.append(_Lanes(x, target, linear))
     return groups

@@ -95,11 +95,12 @@ def fit(
     scale = np.maximum(np.sqrt(np.nanmean(np.concatenate(residuals) ** 2, axis=0)), 1e-3).astype(np.float32)
     P, targets = layout.num_regressors, HEADS * D
     aim = take_aim([s.regressors[:, :P] for s in series], [s.target for s in series], config)
+    fed = D if config.training.scheduled_sampling > 0 else 0
     lanes = [
-        Series(s.inputs, np.concatenate([residual / scale, further], axis=1))
+        Series(s.inputs, np.concatenate([residual / scale, further], axis=1), _said_before(s, skip[RAW, :, :fed]))
         for s, residual, further in zip(series, residuals, aim.targets, strict=True)
     ]
-    theta, summary = train_lstm(lanes, aim, config, layout, on_progress, checkpoint)
+    theta, summary = train_lstm(lanes, scale[:D], aim, config, layout, on_progress, checkpoint)
     O = outputs(aim, layout)
     network = theta_network(
         layout.cell,
@@ -202,6 +203,13 @@ def _residuals(series: _Regression, skip: Float64) -> Float32:
         for regressors, weights in zip((raw, clipped, raw), skip, strict=True)
     ]
     return np.concatenate(heads, axis=1)
+
+
+def _said_before(series: _Regression, weights: Float64) -> Float32:
+    """What the raw skip with weights (P, F) said of the record before, (n, F); NaN at the first one."""
+    out = np.full((len(series.inputs), weights.shape[1]), np.nan, np.float32)
+    out[1:] = series.regressors[:-1, : len(weights)] @ weights
+    return out
 
 
 def find_starts(
