@@ -22,6 +22,7 @@ from streamlstm.learn import bptt
 from streamlstm.learn.bptt import Progress, Series, make_lanes
 from streamlstm.learn.fit import LEAST_ROWS, Recording, fit
 from streamlstm.learn.schedules import rate_at
+from streamlstm.learn.weight_norm import WeightNorm
 from streamlstm.model.files import FORMAT, load_model, save_model
 from streamlstm.model.layout import make_layout
 from streamlstm.model.network import Model
@@ -263,6 +264,44 @@ def test_predictions_that_are_fed_back_are_inputs_like_any_other(name: str, laye
     assert (loss, gradient.tobytes()) == (expected_loss, expected.tobytes())
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_the_gradient_of_normalised_weights_is_that_of_finite_differences(name: str) -> None:
+    """Any function of the weights will do: here a weighted sum of their squares."""
+    cell, I, H, L, O = CELLS[name], 3, 5, 2, 16
+    norm, rng = WeightNorm(cell, I, H, PADDED, L), np.random.default_rng(0)
+    theta = initial_theta(cell, I, H, PADDED, L, O, seed=1)
+    learned = norm.begun(theta)
+    assert len(learned) == len(theta) + norm.gains
+    assert np.allclose(norm.multiplied_out(learned), theta, rtol=1e-6, atol=0)
+    learned[-norm.gains :] *= rng.uniform(0.5, 2, norm.gains)  # a length that is not that of v
+    coefficients = rng.normal(size=len(theta))
+
+    def naive_weights(parameters: Any) -> Any:
+        """Parameters (float64) with each column of each matrix multiplied out."""
+        out, at, gain, wide, G = parameters[: len(theta)].copy(), 0, len(theta), I, cell.gates * PADDED
+        for layer in range(L):
+            own = wide if layer == 0 else H
+            for first, rows in ((at, own), (at + wide * G, H)):
+                W = out[first : first + rows * G].reshape(rows, G)
+                lengths = np.sqrt((W**2).sum(axis=0))
+                for j in np.flatnonzero(lengths):
+                    W[:, j] *= parameters[gain + j] / lengths[j]
+                gain += G
+            at, wide = at + (wide + PADDED + 1) * G + cell.vectors * PADDED, PADDED
+        return out
+
+    weights = naive_weights(learned.astype(float))
+    assert np.allclose(norm.multiplied_out(learned), weights, rtol=1e-6, atol=1e-9)
+    actual = norm.gradient(learned, (2 * coefficients * weights).astype(np.float32))
+    padding = np.flatnonzero(learned == 0)
+    assert not norm.multiplied_out(learned)[padding[padding < len(theta)]].any()
+    for p in rng.permutation(np.flatnonzero(learned))[:150]:
+        step = np.zeros(len(learned))
+        step[p] = 1e-5
+        up, down = ((coefficients * naive_weights(learned.astype(float) + sign * step) ** 2).sum() for sign in (1, -1))
+        assert actual[p] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=2e-6), p
+
+
 def test_a_gradient_is_cut_by_value_then_by_norm() -> None:
     gradient = np.array([3, -4, 0.5], np.float32)
     assert clip_gradient(gradient, 10.0, 1.0) == 1.5
@@ -294,10 +333,11 @@ def test_schedules(schedule: str, expected: list[float]) -> None:
         {"optimiser": "adamw", "weight_decay": 0.01},
         {"optimiser": "rmsprop", "schedule": "constant"},
         {"recurrent_dropout": 0.2},
+        {"weight_norm": True, "weight_decay": 0.001},
         {"optimiser": "sgd", "rate": 0.1, "schedule": "one_cycle"},
         {"loss": "squared", "clip_value": 0.1, "schedule": "step"},
     ],
-    ids=["adamw", "rmsprop", "dropout", "sgd", "squared"],
+    ids=["adamw", "rmsprop", "dropout", "weight norm", "sgd", "squared"],
 )  # fmt: skip
 def test_a_fit_learns_with_each(training: dict[str, Any], synthetic: Make) -> None:
     """Less is left over on the held-out tail than by the skip alone."""
@@ -553,7 +593,7 @@ class _Interrupter:
 def test_an_interrupted_training_goes_on_to_the_same_model(synthetic: Make, tmp_path: Path, after: int) -> None:
     data = synthetic(features=2)
     config = small(window=16, lanes=4, dropout=0.1, recurrent_dropout=0.2, optimiser="adamw", holdout=0.2, patience=50,
-                   scheduled_sampling=0.5)  # fmt: skip
+                   scheduled_sampling=0.5, weight_norm=True)  # fmt: skip
     kept = tmp_path / "training"
     with pytest.raises(KeyboardInterrupt):
         fit(data, config, ("a", "b"), on_progress=_Interrupter(after), checkpoint=kept)

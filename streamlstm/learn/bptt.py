@@ -18,6 +18,7 @@ from streamlstm.kernels.optimisers import OPTIMISERS, clip_gradient, update_para
 from streamlstm.learn.checkpoint import Checkpoint, Course
 from streamlstm.learn.outlook import Aim
 from streamlstm.learn.schedules import rate_at
+from streamlstm.learn.weight_norm import WeightNorm
 from streamlstm.model.layout import Layout, padded
 from streamlstm.model.parameters import initial_theta, matrices
 from streamlstm.types import Float32
@@ -135,13 +136,18 @@ class _Training:
         self.held = make_lanes([s.part(slice(n, None)) for s, n in zip(series, cuts, strict=True)], T, settings.lanes)
         self._gradient = np.zeros_like(theta)
         self._decay = np.float32(settings.weight_decay) * matrices(layout.cell, I, layout.hidden_size, Hp, L, O)
+        self._norm = WeightNorm(layout.cell, I, layout.hidden_size, Hp, L) if settings.weight_norm else None
+        learned = theta.copy()
+        if self._norm is not None:
+            learned = self._norm.begun(theta)
+            self._decay = np.concatenate([self._decay, np.zeros(self._norm.gains, np.float32)])
         self._huber = settings.huber if settings.loss == "huber" else math.inf
         self._drops = settings.dropout + settings.recurrent_dropout > 0
         self._feedback = np.zeros((4, series[0].linear.shape[1]), np.float32)
         if self._feedback.size:
             self._feedback[:] = [unit, np.full_like(unit, min(config.model.clip, BOUND)), 0 * unit, np.ones_like(unit)]
         self._works: dict[int, Work] = {}
-        self.course = Course.begun(theta, settings.seed)
+        self.course = Course.begun(learned, theta, settings.seed)
 
     def begin(self) -> None:
         """Looks at the untrained network."""
@@ -162,7 +168,10 @@ class _Training:
             course.h, course.c = (np.zeros(L * B * Hp, np.float32) for _ in range(2))
         gradient = self._gradient
         gradient[:] = 0
-        course.loss = self._run(lanes, course.begin, course.h, course.c, 1 / (B * T), gradient) / self._targets
+        theta = self._theta()
+        course.loss = self._run(theta, lanes, course.begin, course.h, course.c, 1 / (B * T), gradient) / self._targets
+        if self._norm is not None:
+            gradient = self._norm.gradient(course.theta, gradient)
         course.update += 1
         course.rows += B * T
         if not math.isfinite(clip_gradient(gradient, settings.clip_norm, settings.clip_value or math.inf)):
@@ -185,26 +194,33 @@ class _Training:
         if course.begin >= n:
             course.begin, course.group = 0, (course.group + 1) % len(self._fitted)
 
+    def _theta(self) -> Float32:
+        """The parameters as kernels read them."""
+        learned = self.course.theta
+        return learned if self._norm is None else self._norm.multiplied_out(learned)
+
     def _look(self) -> None:
         course = self.course
         if self.held:
             course.held_loss = self._held_out_loss()
             course.worse = 0 if course.held_loss < course.best_loss else course.worse + 1
         if not self.held or course.held_loss < course.best_loss:
-            course.best, course.best_loss, course.best_update = course.theta.copy(), course.held_loss, course.update
+            course.best, course.best_loss, course.best_update = self._theta().copy(), course.held_loss, course.update
 
     def _held_out_loss(self) -> float:
         _, Hp, L, _ = self._sizes
         nothing = np.zeros(0, np.float32)
-        total, values = 0.0, 0
+        theta, total, values = self._theta(), 0.0, 0
         for lanes in self.held:
             h, c = (np.zeros(L * lanes.inputs.shape[1] * Hp, np.float32) for _ in range(2))
             for begin in range(0, len(lanes.inputs), self._settings.window):
-                total += self._run(lanes, begin, h, c, 1.0, nothing)
+                total += self._run(theta, lanes, begin, h, c, 1.0, nothing)
             values += lanes.values(self._targets)
         return total / max(values, 1)
 
-    def _run(self, lanes: _Lanes, begin: int, h: Float32, c: Float32, scale: float, out: Float32) -> float:
+    def _run(
+        self, theta: Float32, lanes: _Lanes, begin: int, h: Float32, c: Float32, scale: float, out: Float32
+    ) -> float:
         settings, (I, Hp, L, O), T = self._settings, self._sizes, self._settings.window
         x, target = lanes.inputs[begin : begin + T], lanes.target[begin : begin + T]
         B = x.shape[1]
@@ -219,7 +235,7 @@ class _Training:
             draw_feedback(work, lanes.linear[begin : begin + T], share, course.rng if trains else None)
         return float(
             window_gradient(
-                self._cell, self.course.theta, x.reshape(-1), target.reshape(-1), h, c, T, B, I, Hp, L, self._targets, O,
+                self._cell, theta, x.reshape(-1), target.reshape(-1), h, c, T, B, I, Hp, L, self._targets, O,
                 self._huber, scale, self._ahead, work, out,
             )
         )  # fmt: skip

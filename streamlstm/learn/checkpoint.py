@@ -23,8 +23,9 @@ _EVERY_S = 60.0
 
 @dataclass(slots=True)
 class Course:
-    """All that the next update depends on besides the data: parameters and the optimiser's moments, the best so far, the
-    carried state h and c, the next window (`group`, `begin`), counters, losses and the draws of dropout."""
+    """All that the next update depends on besides the data: what is learned (see `weight_norm`), the optimiser's moments of
+    it, the best parameters so far, the carried state h and c, the next window (`group`, `begin`), counters, losses and the
+    draws of dropout and of scheduled sampling."""
 
     theta: Float32
     first: Float32
@@ -48,11 +49,11 @@ class Course:
     curve: list[tuple[int, float, float]] = field(default_factory=list)
 
     @classmethod
-    def begun(cls, theta: Float32, seed: int) -> Self:
+    def begun(cls, theta: Float32, best: Float32, seed: int) -> Self:
         """Before the first update."""
         nothing = np.zeros(0, np.float32)
         zeros = np.zeros_like(theta)
-        return cls(theta, zeros, zeros.copy(), theta.copy(), nothing, nothing, np.random.default_rng(seed))
+        return cls(theta, zeros, zeros.copy(), best, nothing, nothing, np.random.default_rng(seed))
 
     def copy(self) -> Self:
         """One that shares nothing with this one."""

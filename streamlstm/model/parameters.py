@@ -33,10 +33,17 @@ def initial_theta(cell: Cell, I: int, H: int, Hp: int, L: int, O: int, seed: int
 def matrices(cell: Cell, I: int, H: int, Hp: int, L: int, O: int) -> Float32:
     """1 for every parameter that is an entry of a matrix, 0 for biases and further vectors; what is padded may be either."""
     mask = np.zeros(theta_size(cell, I, Hp, L, O), np.float32)
-    for _, W_ih, W_hh, _, _ in _views(cell, mask, I, H, Hp, L):
-        W_ih[:] = W_hh[:] = 1
+    for W in weight_matrices(cell, mask, I, H, Hp, L):
+        W[:] = 1
     mask[-(Hp + 1) * O : -O] = 1
     return mask
+
+
+def weight_matrices(cell: Cell, theta: Float32, I: int, H: int, Hp: int, L: int) -> Iterator[Float32]:
+    """Views of W_ih (inputs, G, Hp) and W_hh (H, G, Hp), layer by layer, without padded rows."""
+    for _, W_ih, W_hh, _, _ in _views(cell, theta, I, H, Hp, L):
+        yield W_ih
+        yield W_hh
 
 
 def network_theta(network: Network, Hp: int, O: int) -> Float32:
