@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
-from streamlstm.errors import InputError, ModelError, OutputError
+from streamlstm.errors import ConfigError, InputError, ModelError, OutputError
 from streamlstm.kernels.bptt import draw_feedback, draw_masks, make_work, theta_size, window_gradient
 from streamlstm.kernels.cells import CELLS, Cell, Layer, cell_named
 from streamlstm.kernels.losses import Ahead
@@ -21,12 +21,13 @@ from streamlstm.kernels.ridge import add_moments, solve_ridge
 from streamlstm.learn import bptt
 from streamlstm.learn.bptt import Progress, Series, make_lanes
 from streamlstm.learn.fit import LEAST_ROWS, Recording, fit
+from streamlstm.learn.input_norm import inverse_deviation, normalise_window
 from streamlstm.learn.schedules import rate_at
 from streamlstm.learn.weight_norm import WeightNorm
 from streamlstm.model.files import FORMAT, load_model, save_model
 from streamlstm.model.layout import make_layout
 from streamlstm.model.network import Model
-from streamlstm.model.parameters import initial_theta, matrices, network_theta, theta_network
+from streamlstm.model.parameters import fold_inputs, initial_theta, matrices, network_theta, theta_network
 from streamlstm.report.training import training_section
 
 Make = Callable[..., dict[str, Recording]]
@@ -302,6 +303,46 @@ def test_the_gradient_of_normalised_weights_is_that_of_finite_differences(name: 
         assert actual[p] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=2e-6), p
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_folded_weights_make_of_inputs_what_the_others_make_of_normalised_ones(name: str) -> None:
+    T, B, I, H, L, O, rng = 20, 5, 3, 6, 2, 16, np.random.default_rng(1)
+    cell = CELLS[name]
+    theta = initial_theta(cell, I, H, PADDED, L, O, seed=1)
+    theta[-(PADDED + 1) * O :].reshape(PADDED + 1, O)[[*range(H), PADDED], :2] = rng.normal(size=(H + 1, 2))
+    x = (rng.normal(size=(T, B, I)) * [1, 3, 0.2] + [0, -2, 1]).astype(np.float32)
+    target = rng.normal(size=(T, B, 2)).astype(np.float32)
+    mean, variance = np.array([0.1, -1.7, 0.9]), np.array([1.2, 8.0, 0.05])
+    factor = inverse_deviation(variance)
+    folded = fold_inputs(cell, theta, mean, factor, I, H, PADDED, L)
+    found = []
+    for parameters, inputs in ((theta, ((x - mean) * factor).astype(np.float32)), (folded, x)):
+        h, c = np.zeros((2, L * B * PADDED), np.float32)
+        work = make_work(cell.kernels(H), T, B, I, PADDED, L, O)
+        loss = window_gradient(cell.kernels(H), parameters, inputs.reshape(-1), target.reshape(-1), h, c, T, B, I, PADDED, L,
+                               2, O, 3.0, 1.0, NOTHING, work, np.zeros(0, np.float32))  # fmt: skip
+        found.append((loss, h))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
+    assert np.abs(found[1][1] - found[0][1]).max() < 1e-5
+    assert np.abs(found[0][1]).max() > 0.1
+
+
+def test_statistics_of_inputs_run_on_and_pass_padding_by() -> None:
+    x = np.arange(24, dtype=np.float32).reshape(4, 2, 3) ** 2
+    target = np.zeros((4, 2, 1), np.float32)
+    target[3, 1] = np.nan
+    running = np.stack([np.zeros(3), np.ones(3)])
+    mean, factor = normalise_window(x, target, running)
+    rows = x.reshape(8, 3)[:7]
+    assert mean == pytest.approx(rows.mean(axis=0))
+    assert factor == pytest.approx(1 / np.sqrt(rows.var(axis=0) + 1e-2))
+    assert running[0] == pytest.approx(0.1 * rows.mean(axis=0))
+    assert running[1] == pytest.approx(0.9 + 0.1 * rows.var(axis=0, ddof=1))
+    kept = running.copy()
+    target[:] = np.nan
+    assert np.array_equal(normalise_window(x, target, running)[0], kept[0])
+    assert np.array_equal(running, kept)
+
+
 def test_a_gradient_is_cut_by_value_then_by_norm() -> None:
     gradient = np.array([3, -4, 0.5], np.float32)
     assert clip_gradient(gradient, 10.0, 1.0) == 1.5
@@ -334,10 +375,11 @@ def test_schedules(schedule: str, expected: list[float]) -> None:
         {"optimiser": "rmsprop", "schedule": "constant"},
         {"recurrent_dropout": 0.2},
         {"weight_norm": True, "weight_decay": 0.001},
+        {"input_norm": True, "scheduled_sampling": 0.2},
         {"optimiser": "sgd", "rate": 0.1, "schedule": "one_cycle"},
         {"loss": "squared", "clip_value": 0.1, "schedule": "step"},
     ],
-    ids=["adamw", "rmsprop", "dropout", "weight norm", "sgd", "squared"],
+    ids=["adamw", "rmsprop", "dropout", "weight norm", "input norm", "sgd", "squared"],
 )  # fmt: skip
 def test_a_fit_learns_with_each(training: dict[str, Any], synthetic: Make) -> None:
     """Less is left over on the held-out tail than by the skip alone."""
@@ -508,6 +550,9 @@ def test_what_cannot_be_fitted(synthetic: Make) -> None:
     empty = {key: Recording(one.time, np.full_like(one.x, np.nan)) for key, one in synthetic().items()}
     with pytest.raises(InputError, match="feature 'a' has no value"):
         fit(empty, small(), ("a",))
+    normalised = Config.model_validate({"model": {"layer_norm": True}, "training": {"input_norm": True}})
+    with pytest.raises(ConfigError, match=r"training\.input_norm: there is no such thing with model\.layer_norm"):
+        fit(synthetic(), normalised, ("a",))
 
 
 # Model files.
@@ -593,7 +638,7 @@ class _Interrupter:
 def test_an_interrupted_training_goes_on_to_the_same_model(synthetic: Make, tmp_path: Path, after: int) -> None:
     data = synthetic(features=2)
     config = small(window=16, lanes=4, dropout=0.1, recurrent_dropout=0.2, optimiser="adamw", holdout=0.2, patience=50,
-                   scheduled_sampling=0.5, weight_norm=True)  # fmt: skip
+                   scheduled_sampling=0.5, weight_norm=True, input_norm=True)  # fmt: skip
     kept = tmp_path / "training"
     with pytest.raises(KeyboardInterrupt):
         fit(data, config, ("a", "b"), on_progress=_Interrupter(after), checkpoint=kept)

@@ -83,6 +83,7 @@ class Training(Section):
     schedule: Literal["cosine", "constant", "step", "one_cycle"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0  # of matrices alone
     weight_norm: bool = False  # of each unit's weights of each gate
+    input_norm: bool = False  # batch normalisation; not with model.layer_norm
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of what passes between layers
     recurrent_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     scheduled_sampling: Annotated[float, Field(ge=0, le=1)] = 0.0  # at the last update

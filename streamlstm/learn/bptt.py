@@ -16,11 +16,12 @@ from streamlstm.kernels.inputs import BOUND
 from streamlstm.kernels.layout import HEADS, PADDED
 from streamlstm.kernels.optimisers import OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.learn.checkpoint import Checkpoint, Course
+from streamlstm.learn.input_norm import inverse_deviation, normalise_window
 from streamlstm.learn.outlook import Aim
 from streamlstm.learn.schedules import rate_at
 from streamlstm.learn.weight_norm import WeightNorm
 from streamlstm.model.layout import Layout, padded
-from streamlstm.model.parameters import initial_theta, matrices
+from streamlstm.model.parameters import fold_inputs, initial_theta, matrices
 from streamlstm.types import Float32
 
 _CHECKS = 12  # looks at the held-out tail in one training
@@ -128,7 +129,7 @@ class _Training:
         I, self._targets, self._ahead = series[0].inputs.shape[1], HEADS * layout.num_features, aim.ahead
         Hp, L, O = int(layout.sizes[PADDED]), layout.num_layers, outputs(aim, layout)
         self._settings, self._cell = settings, layout.cell.kernels(layout.hidden_size)
-        self._sizes = I, Hp, L, O
+        self._layout, self._sizes, self._shape = layout, (I, Hp, L, O), (I, layout.hidden_size, Hp, L)
         theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
         theta[len(theta) - O + self._targets :][: aim.outputs] = aim.bias
         cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]
@@ -136,7 +137,7 @@ class _Training:
         self.held = make_lanes([s.part(slice(n, None)) for s, n in zip(series, cuts, strict=True)], T, settings.lanes)
         self._gradient = np.zeros_like(theta)
         self._decay = np.float32(settings.weight_decay) * matrices(layout.cell, I, layout.hidden_size, Hp, L, O)
-        self._norm = WeightNorm(layout.cell, I, layout.hidden_size, Hp, L) if settings.weight_norm else None
+        self._norm = WeightNorm(layout.cell, *self._shape) if settings.weight_norm else None
         learned = theta.copy()
         if self._norm is not None:
             learned = self._norm.begun(theta)
@@ -147,7 +148,7 @@ class _Training:
         if self._feedback.size:
             self._feedback[:] = [unit, np.full_like(unit, min(config.model.clip, BOUND)), 0 * unit, np.ones_like(unit)]
         self._works: dict[int, Work] = {}
-        self.course = Course.begun(learned, theta, settings.seed)
+        self.course = Course.begun(learned, theta, I, settings.seed)
 
     def begin(self) -> None:
         """Looks at the untrained network."""
@@ -199,18 +200,25 @@ class _Training:
         learned = self.course.theta
         return learned if self._norm is None else self._norm.multiplied_out(learned)
 
+    def _finished(self) -> Float32:
+        """The parameters as they would stand in the model."""
+        mean, variance = self.course.inputs
+        if not self._settings.input_norm:
+            return self._theta()
+        return fold_inputs(self._layout.cell, self._theta(), mean, inverse_deviation(variance), *self._shape)
+
     def _look(self) -> None:
         course = self.course
         if self.held:
             course.held_loss = self._held_out_loss()
             course.worse = 0 if course.held_loss < course.best_loss else course.worse + 1
         if not self.held or course.held_loss < course.best_loss:
-            course.best, course.best_loss, course.best_update = self._theta().copy(), course.held_loss, course.update
+            course.best, course.best_loss, course.best_update = self._finished().copy(), course.held_loss, course.update
 
     def _held_out_loss(self) -> float:
         _, Hp, L, _ = self._sizes
         nothing = np.zeros(0, np.float32)
-        theta, total, values = self._theta(), 0.0, 0
+        theta, total, values = self._finished(), 0.0, 0
         for lanes in self.held:
             h, c = (np.zeros(L * lanes.inputs.shape[1] * Hp, np.float32) for _ in range(2))
             for begin in range(0, len(lanes.inputs), self._settings.window):
@@ -226,11 +234,16 @@ class _Training:
         B = x.shape[1]
         if B not in self._works:
             self._works[B] = make_work(self._cell, T, B, I, Hp, L, O, self._feedback.shape[1])
-            self._works[B].feedback[:] = self._feedback.reshape(-1)
         work, course, trains = self._works[B], self.course, len(out) > 0
         if self._drops:
             draw_masks(work, settings.dropout, settings.recurrent_dropout, course.rng if trains else None)
+        if settings.input_norm and trains:
+            mean, factor = normalise_window(x, target, course.inputs)
+            x = ((x - mean) * factor).astype(np.float32)
+            F = self._feedback.shape[1]
+            self._feedback[2:] = mean[:F], factor[:F]
         if self._feedback.size:
+            work.feedback[:] = self._feedback.reshape(-1)
             share = settings.scheduled_sampling * course.update / settings.updates if trains else 0.0
             draw_feedback(work, lanes.linear[begin : begin + T], share, course.rng if trains else None)
         return float(

@@ -10,7 +10,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.detect.engine import Engine
-from streamlstm.errors import InputError
+from streamlstm.errors import ConfigError, InputError
 from streamlstm.kernels.absorb import wished_tail
 from streamlstm.kernels.inputs import spread_of
 from streamlstm.kernels.layout import (
@@ -72,6 +72,8 @@ def fit(
     Raises InputError where no recording has `LEAST_ROWS` records, or a feature has no value at all.
     """
     began = time.perf_counter()
+    if config.training.input_norm and config.model.layer_norm:
+        raise ConfigError("config: training.input_norm: there is no such thing with model.layer_norm; set one of them")
     chosen = {key: recording for key, recording in recordings.items() if len(recording.x) >= LEAST_ROWS}
     longest = max((len(recording.x) for recording in recordings.values()), default=0)
     horizons = config.forecast.horizons

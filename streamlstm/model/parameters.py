@@ -46,6 +46,17 @@ def weight_matrices(cell: Cell, theta: Float32, I: int, H: int, Hp: int, L: int)
         yield W_hh
 
 
+def fold_inputs(cell: Cell, theta: Float32, mean: Float64, factor: Float64, I: int, H: int, Hp: int, L: int) -> Float32:
+    """Parameters that make of inputs x (I) what theta makes of (x - mean) factor; not with layer normalisation, whose sums
+    have no bias."""
+    out = theta.copy()
+    _, W_ih, _, bias, _ = next(_views(cell, out, I, H, Hp, L))
+    scaled = W_ih * factor[:, None, None]
+    W_ih[:] = scaled
+    bias -= (scaled * mean[:, None, None]).sum(axis=0).astype(np.float32)
+    return out
+
+
 def network_theta(network: Network, Hp: int, O: int) -> Float32:
     """The parameters of a network, padded."""
     cell, I, H = network.cell, network.layers[0].W_ih.shape[1], network.hidden_size
