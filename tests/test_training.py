@@ -18,7 +18,7 @@ from streamlstm.kernels.losses import Ahead
 from streamlstm.kernels.online import write_weights
 from streamlstm.kernels.optimisers import ADAM, OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.kernels.ridge import add_moments, solve_ridge
-from streamlstm.learn import bptt
+from streamlstm.learn import bptt, divergence
 from streamlstm.learn.bptt import Progress, Series, make_lanes
 from streamlstm.learn.fit import LEAST_ROWS, Recording, fit
 from streamlstm.learn.input_norm import inverse_deviation, normalise_window
@@ -516,6 +516,103 @@ def test_fit_on_a_constant(value: float) -> None:
     actual = Detector(model=model).process_batch(["s"] * 300, None, np.full(300, value))
     assert set(actual.stage.tolist()) == {1} or not actual.flag.any()
     assert actual.score.max() < 1
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.5])
+@pytest.mark.parametrize("training", [{}, {"weight_norm": True, "input_norm": True, "scheduled_sampling": 0.5}])
+def test_fit_on_less_than_one_window(training: dict[str, Any], holdout: float) -> None:
+    """What is missing of the window counts for nothing; a column that stands still harms none of the others."""
+    x = np.stack([np.sin(np.arange(60) / 3), np.full(60, 7.0), np.zeros(60)], axis=1)
+    config = small(window=512, holdout=holdout, rate=0.01, **training)
+    data = {"s": Recording(np.arange(60), x)}
+    model = fit(data, config, ("a", "b"), ("c",))
+    assert model.training["curve"][-1][1] < model.training["curve"][0][1]
+    assert all(np.isfinite(array).all() for array in model.tensors().values())
+    x[30:, 1:] = 8, 1
+    actual = Detector(model=model).process_batch(["s"] * 60, None, x)
+    assert np.isfinite(actual.score).all()
+    assert np.isfinite(actual.expected).all()
+    assert np.abs(actual.expected[:30] - x[:30, :2]).max() < 1
+
+
+@pytest.mark.parametrize("setting", ["weight_norm", "input_norm"])
+def test_fit_on_constants_alone(setting: str) -> None:
+    config = small(holdout=0.2, scheduled_sampling=0.5, **{setting: True})
+    model = fit({"s": Recording(np.arange(200), np.full((200, 2), 3.0))}, config, ("a", "b"))
+    actual = Detector(model=model).process_batch(["s"] * 300, None, np.full((300, 2), 3.0))
+    assert np.abs(actual.expected - 3).max() < 1e-3
+    assert not actual.flag.any()
+
+
+def wild(**training: Any) -> Config:
+    """A configuration whose training runs away within 40 updates, whatever the seed: rectified sums, steps without bounds."""
+    steps = {
+        "optimiser": "sgd",
+        "rate": 1.0,
+        "clip_norm": 1e30,
+        "loss": "squared",
+        "schedule": "constant",
+        "updates": 60,
+    }
+    model = {"cell": "rnn_relu", "hidden_size": 64, "num_layers": 2}
+    return Config.model_validate({"model": model, "training": steps | {"patience": 99} | training})
+
+
+def test_a_training_that_runs_away_says_so(synthetic: Make) -> None:
+    data = synthetic(features=2)
+    with pytest.raises(
+        InputError, match=r"fit: the gradient is not finite at update \d+, largest for feature '[ab]'; lower"
+    ):
+        fit(data, wild(updates=600), ("a", "b"))  # looks at its parameters after 50
+    for config in (wild(), wild(holdout=0.2)):
+        kept = fit(data, config, ("a", "b"))
+        assert "is not finite at update" in kept.training["stopped"]
+        assert kept.training["best_update"] < kept.training["updates"] < 60
+        assert np.abs(kept.network.readout).max() < 100
+        assert "It stopped early: the gradient" in training_section(kept.training)
+    assert kept.training["held_out_loss"] <= kept.training["held_out_loss_of_skip"]
+    assert "stopped" not in fit(data, small(), ("a", "b")).training
+
+
+def test_the_best_parameters_of_a_training_that_breaks_are_kept(
+    synthetic: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its 30th update meets an infinite parameter; after each fifth one it had looked at the parameters."""
+    step, calls = bptt.update_parameters, 0
+
+    def broken(kind: int, theta: Any, *others: Any) -> None:
+        nonlocal calls
+        calls += 1
+        step(kind, theta, *others)
+        if calls == 29:
+            theta[:] = np.inf
+
+    straight = fit(synthetic(), small(updates=60, schedule="constant"), ("a",))
+    monkeypatch.setattr(bptt, "update_parameters", broken)
+    told: list[Progress] = []
+    model = fit(synthetic(), small(updates=60, schedule="constant"), ("a",), on_progress=told.append)
+    assert (
+        model.training["stopped"] == "the loss is not finite at update 30, for feature 'a'; lower training.rate (0.003)"
+    )
+    best = model.training["best_update"]
+    assert (best in (5, 10, 15, 20, 25), model.training["updates"], len(told)) == (True, 30, 30)
+    monkeypatch.undo()
+    monkeypatch.setattr(bptt, "_CHECKS", 1)
+    assert model.hash == fit(synthetic(), small(updates=best, schedule="constant"), ("a",)).hash != straight.hash
+
+
+def test_the_features_to_blame_are_named() -> None:
+    top, target = np.ones((4, 2), np.float32), np.zeros((4, 6), np.float32)
+    target[0] = np.nan
+    readout = np.zeros((3, 6), np.float32)
+    readout[2, 5] = 3
+    losses = divergence.losses_by_feature(top, readout, target)
+    assert losses.tolist() == [0, 27]
+    assert divergence.told(losses, ("a", "b")) == "largest for feature 'b'"
+    readout[0, 2] = np.inf
+    assert divergence.told(divergence.losses_by_feature(top, readout, target), ("a", "b")) == "for feature 'a'"
+    assert divergence.told(np.array([np.nan, 1, np.inf]), ("a", "b", "c")) == "for features 'a', 'c'"
+    assert divergence.told(np.full(2, np.nan), ("a", "b")) == "for every feature"
 
 
 def test_fit_with_a_feature_missing_half_of_the_time() -> None:

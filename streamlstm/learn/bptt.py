@@ -15,6 +15,7 @@ from streamlstm.kernels.bptt import Work, draw_feedback, draw_masks, make_work, 
 from streamlstm.kernels.inputs import BOUND
 from streamlstm.kernels.layout import HEADS, PADDED
 from streamlstm.kernels.optimisers import OPTIMISERS, clip_gradient, update_parameters
+from streamlstm.learn import divergence
 from streamlstm.learn.checkpoint import Checkpoint, Course
 from streamlstm.learn.input_norm import inverse_deviation, normalise_window
 from streamlstm.learn.outlook import Aim
@@ -70,6 +71,7 @@ class _Lanes:
 
 def train_lstm(
     series: list[Series],
+    features: tuple[str, ...],
     unit: Float32,
     aim: Aim,
     config: Config,
@@ -84,7 +86,7 @@ def train_lstm(
     held-out tail is not used. Without `holdout` the last parameters are kept. `checkpoint` is a file where an interrupted
     training is kept and goes on from, with the same bits as one that was not; at the end it is gone.
     """
-    training = _Training(series, unit, aim, config, layout)
+    training = _Training(series, features, unit, aim, config, layout)
     data = (array for s in series for array in (s.inputs, s.target))
     kept = Checkpoint(checkpoint, config, data) if checkpoint is not None else None
     if kept is not None and (found := kept.read(training.course)) is not None:
@@ -124,11 +126,14 @@ def outputs(aim: Aim, layout: Layout) -> int:
 class _Training:
     """The updates of one training, and where it stands (`course`)."""
 
-    def __init__(self, series: list[Series], unit: Float32, aim: Aim, config: Config, layout: Layout) -> None:
+    def __init__(
+        self, series: list[Series], features: tuple[str, ...], unit: Float32, aim: Aim, config: Config, layout: Layout
+    ) -> None:
         settings, T = config.training, config.training.window
         I, self._targets, self._ahead = series[0].inputs.shape[1], HEADS * layout.num_features, aim.ahead
         Hp, L, O = int(layout.sizes[PADDED]), layout.num_layers, outputs(aim, layout)
         self._settings, self._cell = settings, layout.cell.kernels(layout.hidden_size)
+        self._features = features
         self._layout, self._sizes, self._shape = layout, (I, Hp, L, O), (I, layout.hidden_size, Hp, L)
         theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
         theta[len(theta) - O + self._targets :][: aim.outputs] = aim.bias
@@ -157,7 +162,11 @@ class _Training:
 
     def done(self) -> bool:
         """Whether no update follows."""
-        return self.course.update >= self._settings.updates or self.course.worse >= self._settings.patience
+        return (
+            self.course.stopped != ""
+            or self.course.update >= self._settings.updates
+            or self.course.worse >= self._settings.patience
+        )
 
     def update(self) -> None:
         """The next window: its gradient, clipped, and a step along it; now and then a look at the held-out tail."""
@@ -175,10 +184,10 @@ class _Training:
             gradient = self._norm.gradient(course.theta, gradient)
         course.update += 1
         course.rows += B * T
-        if not math.isfinite(clip_gradient(gradient, settings.clip_norm, settings.clip_value or math.inf)):
-            raise InputError(
-                f"fit: the gradient is not finite at update {course.update}; lower training.rate ({settings.rate})"
-            )
+        norm = clip_gradient(gradient, settings.clip_norm, settings.clip_value or math.inf)
+        if not math.isfinite(course.loss) or not math.isfinite(norm):
+            self._stop("gradient" if math.isfinite(course.loss) else "loss", theta, lanes)
+            return
         course.rate = rate_at(settings.schedule, settings.rate, course.update, settings.updates)
         update_parameters(
             OPTIMISERS[settings.optimiser], course.theta, gradient, course.first, course.second, self._decay,
@@ -194,6 +203,20 @@ class _Training:
         course.begin += T
         if course.begin >= n:
             course.begin, course.group = 0, (course.group + 1) % len(self._fitted)
+
+    def _stop(self, what: str, theta: Float32, lanes: _Lanes) -> None:
+        """Ends the training with the best parameters so far, InputError where there are none yet."""
+        course, settings, (_, Hp, _, O) = self.course, self._settings, self._sizes
+        readout = theta[-(Hp + 1) * O :].reshape(Hp + 1, O)[:, : self._targets]
+        target = lanes.target[course.begin : course.begin + settings.window, :, : self._targets]
+        top = self._works[target.shape[1]].top.reshape(-1, Hp)
+        losses = divergence.losses_by_feature(top, readout, target.reshape(-1, self._targets))
+        course.stopped = (
+            f"the {what} is not finite at update {course.update}, {divergence.told(losses, self._features)}; "
+            f"lower training.rate ({settings.rate})"
+        )
+        if course.best_update == 0 and not self.held:
+            raise InputError(f"fit: {course.stopped}")
 
     def _theta(self) -> Float32:
         """The parameters as kernels read them."""
@@ -212,7 +235,11 @@ class _Training:
         if self.held:
             course.held_loss = self._held_out_loss()
             course.worse = 0 if course.held_loss < course.best_loss else course.worse + 1
-        if not self.held or course.held_loss < course.best_loss:
+            better = course.held_loss < course.best_loss
+        else:  # the last ones are kept, but of a training that breaks off those that were not yet running away
+            better = course.loss < course.least or course.update == self._settings.updates
+            course.least = min(course.loss, course.least)
+        if better:
             course.best, course.best_loss, course.best_update = self._finished().copy(), course.held_loss, course.update
 
     def _held_out_loss(self) -> float:
@@ -254,9 +281,11 @@ class _Training:
         )  # fmt: skip
 
     def summary(self) -> dict[str, Any]:
-        """What the training came to; `curve` are update, mean loss since the point before, held-out loss."""
+        """What the training came to; `curve` are update, mean loss since the point before, held-out loss; `stopped` tells
+        why it ended early with the best parameters until then, and is there for one that did."""
         course = self.course
-        return {
+        stopped = {"stopped": course.stopped} if course.stopped else {}
+        return stopped | {
             "updates": course.update,
             "best_update": course.best_update,
             "loss": _number(course.loss),

@@ -43,10 +43,12 @@ class Course:
     rows: int = 0
     loss: float = math.nan
     since: float = 0.0  # mean loss since the last point of the curve
-    held_loss: float = math.inf
+    held_loss: float = math.nan
     best_loss: float = math.inf
+    least: float = math.inf  # training loss at the looks of a training that holds nothing out
     untrained: float = math.inf
     rate: float = math.nan
+    stopped: str = ""  # why there can be no further update
     curve: list[tuple[int, float, float]] = field(default_factory=list)
 
     @classmethod

@@ -102,7 +102,7 @@ def fit(
         Series(s.inputs, np.concatenate([residual / scale, further], axis=1), _said_before(s, skip[RAW, :, :fed]))
         for s, residual, further in zip(series, residuals, aim.targets, strict=True)
     ]
-    theta, summary = train_lstm(lanes, scale[:D], aim, config, layout, on_progress, checkpoint)
+    theta, summary = train_lstm(lanes, features, scale[:D], aim, config, layout, on_progress, checkpoint)
     O = outputs(aim, layout)
     network = theta_network(
         layout.cell,
