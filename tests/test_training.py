@@ -210,6 +210,26 @@ def test_optimisers_are_the_naive_ones(kind: str, decay: float) -> None:
     assert np.array_equal(theta, before)
 
 
+# Ten steps of torch.optim with PyTorch 2.15.0, float64, on 2026-11-26, of the gradient a p + b of four parameters p.
+OF_PYTORCH = {
+    "adam": [0.0472221, -1.0102003, 1.5103402, 2.0024170],
+    "adamw": [-0.0014864, -0.8634454, 1.4193809, 1.7586219],
+    "rmsprop": [0.5365313, -1.5073764, 1.0922079, 2.4973105],
+    "sgd": [0.4742068, -1.1363234, 0.8654191, 1.9427528],
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS)
+def test_ten_steps_of_optimisers_are_those_of_pytorch(kind: str) -> None:
+    """With weight_decay .1; betas .9 and .99 (alpha .99, momentum .9); rates .1, and .01 for rmsprop and sgd."""
+    theta, a, b = np.array([[1, -2, 0.5, 3], [1, 0.5, -2, 0.1], [0.3, -1, 0.2, 2]], np.float32)
+    first, second, decay = np.zeros(4, np.float32), np.zeros(4, np.float32), np.full(4, 0.1, np.float32)
+    for update in range(1, 11):
+        rate = 0.1 if kind.startswith("adam") else 0.01
+        update_parameters(OPTIMISERS[kind], theta, a * theta + b, first, second, decay, update, rate)
+    assert theta == pytest.approx(OF_PYTORCH[kind], abs=2e-6)
+
+
 def test_masks_leave_out_the_share_that_is_asked_for() -> None:
     work = make_work(CELLS["lstm"].kernels(PADDED), 50, 8, 1, PADDED, 2, 16)
     draw_masks(work, 0.25, 0.5, np.random.default_rng(0))
