@@ -59,15 +59,15 @@ def training(problem: Problem, x: Float32, target: Float32, threads: int) -> Cal
     matrix = np.concatenate([problem.W_ih, problem.W_hh], axis=1).T
     theta = np.concatenate([matrix.reshape(-1), problem.bias, np.zeros((H + 1) * O, np.float32)])
     gradient, first, second, decay = np.zeros((4, len(theta)), np.float32)
-    windows = Windows(
-        CELLS["lstm"].kernels(H), T, (I, H, 1, I, O), np.inf, Ahead(0, np.zeros(0, np.float32), 0.0), threads
-    )
-    h, c = np.zeros((2, B * H), np.float32)
+    nothing, linear = np.zeros((4, 0), np.float32), np.zeros((T, B, 0), np.float32)
+    ahead = Ahead(0, np.zeros(0, np.float32), 0.0)
+    windows = Windows(CELLS["lstm"].kernels(H), T, (I, H, 1, I, O), np.inf, ahead, threads, nothing)
+    h, c = windows.state(B)
     updates = count(1)
 
     def call() -> float:
         gradient[:] = h[:] = c[:] = 0
-        loss = windows.run(theta, x, target, h, c, 2 / (T * B * I), gradient)
+        loss = windows.run(theta, x, target, linear, h, c, 2 / (T * B * I), gradient)
         clip_gradient(gradient, 1.0, np.inf)
         update_parameters(ADAM, theta, gradient, first, second, decay, next(updates), 1e-3)
         return loss

@@ -158,12 +158,12 @@ def test_extends_chains_and_is_relative_to_the_file(write: Write) -> None:
         ("model: {level: 2}", "my.yaml:1: model.level: unknown key; did you mean 'threshold.level'?"),
         (
             "model: {zzz: 2}",
-            "my.yaml:1: model.zzz: unknown key; the keys of model are: file, cell, hidden_size, num_layers, layer_norm, state",
+            "my.yaml:1: model.zzz: unknown key; the keys of model are: file, cell, weights, hidden_size, num_layers",
         ),
         (
             "model: 5",
-            "my.yaml:1: model: must be a section with keys of: file, cell, hidden_size, num_layers, layer_norm, state, clip, "
-            "calendar; got 5",
+            "my.yaml:1: model: must be a section with keys of: file, cell, weights, hidden_size, num_layers, "
+            "layer_norm, state, clip, calendar; got 5",
         ),
         ("model: {hidden_size: 4.5}", "must be a whole number between 4 and 512, got 4.5"),
         ("model: {hidden_size: much}", "must be a whole number between 4 and 512, got 'much'"),
@@ -247,7 +247,7 @@ def test_every_problem_of_every_layer_is_told(write: Write) -> None:
         (
             "MODEL",
             "8",
-            "must be a section with keys of: file, cell, hidden_size, num_layers, layer_norm, state, clip, calendar; got 8",
+            "must be a section with keys of: file, cell, weights, hidden_size, num_layers",
         ),
         ("MODEL__HIDDEN_SIZE", "600", "must be between 4 and 512, got 600"),
         ("MODEL__HIDDEN_SIZE", "[", "'[' is no YAML value ("),

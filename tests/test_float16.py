@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import njit, types
+from numba.extending import intrinsic
 
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import UsageError
+from streamlstm.kernels import interpreting, vector
+from streamlstm.kernels.vector import Emitter, data
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.files import load_model, save_model
 from streamlstm.model.layout import make_layout
@@ -66,3 +70,61 @@ def test_weights_that_learn_need_float32(model: Model) -> None:
     for given in (None, model):
         with pytest.raises(UsageError, match=r"model\.state: float16 needs frozen weights; fit a model, or leave"):
             Detector({"model": {"state": "float16"}, "learning": {"mode": "online"}}, model=given, features=("a", "b"))
+
+
+@intrinsic
+def halved(typing_context: Any, floats: Any, halves: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, target = (data(context, builder, *of) for of in zip(signature.args[:2], arguments[:2], strict=True))
+        e = Emitter(builder)
+        e.store_half(e.load(source, arguments[2]), target, arguments[2])
+        return context.get_dummy_value()
+
+    return types.void(floats, halves, types.int64), generate
+
+
+@intrinsic
+def doubled(typing_context: Any, halves: Any, floats: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, target = (data(context, builder, *of) for of in zip(signature.args[:2], arguments[:2], strict=True))
+        e = Emitter(builder)
+        e.store(e.load_half(source, arguments[2]), target, arguments[2])
+        return context.get_dummy_value()
+
+    return types.void(halves, floats, types.int64), generate
+
+
+@pytest.mark.skipif(interpreting.INTERPRETED, reason="of vector code alone")
+@pytest.mark.parametrize("own", [False, True])
+def test_float16_are_those_of_ieee_where_the_host_converts_and_where_it_does_not(
+    monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    monkeypatch.setattr(vector, "HAS_FLOAT16", vector.HAS_FLOAT16 and not own)
+
+    @njit  # type: ignore[untyped-decorator]
+    def widen(halves: Any, floats: Any) -> None:
+        for at in range(0, floats.shape[0], 16):
+            doubled(halves, floats, at)
+
+    @njit  # type: ignore[untyped-decorator]
+    def narrow(floats: Any, halves: Any) -> None:
+        for at in range(0, floats.shape[0], 16):
+            halved(floats, halves, at)
+
+    every = np.arange(65536, dtype=np.uint16).view(np.float16)
+    floats = np.zeros(65536, np.float32)
+    widen(every.view(np.float32), floats)
+    exact = every.astype(np.float32)
+    numbers = ~np.isnan(exact)
+    assert floats[numbers].tobytes() == exact[numbers].tobytes()
+    assert np.isnan(floats[~numbers]).all()
+    bits = np.random.default_rng(0).integers(0, 2**32, 1 << 18, dtype=np.uint32)
+    with np.errstate(all="ignore"):
+        between = [exact * np.float32(1 + 2.0**-11), np.nextafter(exact, np.float32(np.inf)), -exact]
+        x = np.concatenate([bits.view(np.float32), *between])
+        expected = x.astype(np.float16)
+    found = np.zeros(len(x), np.float16)
+    narrow(x, found.view(np.float32))
+    numbers = ~np.isnan(expected)
+    assert found[numbers].tobytes() == expected[numbers].tobytes()
+    assert np.isnan(found[~numbers]).all()

@@ -170,8 +170,9 @@ def test_what_does_not_go_together_is_said(data: dict[str, Recording]) -> None:
         UsageError, match=r"per_stream keeps what each stream learns in memory; leave runtime\.max_streams"
     ):
         Detector(learning() | {"runtime": {"max_streams": 100}}, features=("a", "b"))
-    with pytest.raises(ConfigError, match=r"forecast\.horizons need model\.weights: shared"):
-        Detector({"model": {"weights": "per_stream"}, "forecast": {"horizons": 3}}, features=("a", "b"))
+    ahead = Config.model_validate(settings().model_dump() | {"forecast": {"horizons": 3}})
+    with pytest.raises(ConfigError, match=r"forecast\.horizons: a forecast needs model\.weights: shared"):
+        fit(data, ahead, ("a", "b"))
     model = fit(data, settings(), ("a", "b"))
     with pytest.raises(ModelError, match="has weights per_stream, the configuration says shared"):
         Detector({"model": {"weights": "shared"}}, model=model)

@@ -84,8 +84,11 @@ class Training(Section):
     rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
     schedule: Literal["cosine", "constant", "step", "one_cycle"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0  # of matrices alone
+    weight_norm: bool = False  # of each unit's weights of each gate
+    input_norm: bool = False  # batch normalisation; not with model.layer_norm
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of what passes between layers
     recurrent_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    scheduled_sampling: Annotated[float, Field(ge=0, le=1)] = 0.0  # at the last update
     loss: Literal["huber", "squared"] = "huber"
     huber: Annotated[float, Field(gt=0)] = 3.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -264,9 +267,3 @@ class Config(Section):
     outputs: Outputs = Outputs()
     delivery: Delivery = Delivery()
     service: Service = Service()
-
-    @model_validator(mode="after")
-    def _forecasts_are_of_shared_weights(self) -> "Config":
-        if self.forecast.horizons and self.model.weights == "per_stream":
-            raise ValueError("forecast.horizons need model.weights: shared")
-        return self

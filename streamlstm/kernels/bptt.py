@@ -51,17 +51,19 @@ class Work(NamedTuple):
     d_instead: Float32  # (B, Hp)
     hat: Float32  # (L, T, B, G): sums as layer normalisation leaves them
     normal: Float32  # (L, T, B, gates): what their deviations were divided by, inverse
+    linear: Float32  # (T, B, F): what the skip said of the record before, see `draw_feedback`; F is 0 where unused
+    feedback: Float32  # (4, F): of each feature unit of its output, bound, mean and inverse deviation of its input
 
 
-def make_work(cell: Kernels, T: int, B: int, I: int, Hp: int, L: int, O: int) -> Work:
-    """Scratch for windows of T rows and B lanes."""
+def make_work(cell: Kernels, T: int, B: int, I: int, Hp: int, L: int, O: int, F: int = 0) -> Work:
+    """Scratch for windows of T rows and B lanes, whose first F inputs may be the network's own predictions."""
     X, G = max(I, Hp) + Hp, cell.gates * Hp
     sizes = (L * T * B * X, L * T * B * G, L * T * B * Hp, L * T * B * Hp, T * B * Hp, T * B * O, T * B * Hp,
              max(O, 2 * G) * Hp, B * Hp, B * Hp, B * Hp, max(G, Hp))  # fmt: skip
     late = L * T * B * Hp if cell.late else 0, B * Hp if cell.late else 0
     normal = (L * T * B * G, L * T * B * cell.gates) if cell.normal else (0, 0)
     masks = (np.ones(L * T * B * Hp, np.float32), np.ones(L * B * Hp, np.float32))
-    further = [np.zeros(size, np.float32) for size in (*late, *normal)]
+    further = [np.zeros(size, np.float32) for size in (*late, *normal, T * B * F, 4 * F)]
     return Work._make([*(np.zeros(size, np.float32) for size in sizes), *masks, *further])
 
 
@@ -76,6 +78,19 @@ def draw_masks(work: Work, dropout: float, recurrent: float, rng: np.random.Gene
             mask[:] = 1
         else:
             mask[:] = (rng.random(len(mask), np.float32) >= share) / np.float32(1 - share)
+
+
+def draw_feedback(work: Work, linear: Float32, share: float, rng: np.random.Generator | None) -> None:
+    """Writes in which rows of a window predictions of the features are read, not the record: a share; none without `rng`.
+
+    linear (T, B, F): what the skip says of the record before, in deviations, NaN where there is no record. The readout's
+    share is added to it as in scoring, where a prediction stands in for what is missing. That is scheduled sampling (Bengio
+    and others 2015); a row's features are fed back together, and no gradient runs through them.
+    """
+    work.linear[:] = np.nan
+    if rng is not None:
+        chosen = rng.random(linear.shape[:2]) < share
+        work.linear.reshape(linear.shape)[chosen] = linear[chosen]
 
 
 @jit
@@ -113,9 +128,13 @@ def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, s
     computed.
     """
     X, G, wide = max(I, Hp) + Hp, cell.gates * Hp, D + ahead.targets
+    F, readout = work.feedback.shape[0] // 4, layer_size(cell, I, Hp) + (L - 1) * layer_size(cell, Hp, Hp)
     loss = 0.0
     for t in range(T):
         w0, inputs = _ZERO, I
+        if F > 0:  # what was said of the record before, over which the outputs of this one are written
+            multiply(h, (L - 1) * B * Hp, Hp, _ONE, B, Hp, theta, readout, O, O,
+                     theta, readout + Hp * O, _ZERO, work.outputs, t * B * O, O)  # fmt: skip
         for layer in range(L):
             at, state = (layer * T + t) * B, layer * B * Hp
             z = at * X
@@ -123,6 +142,7 @@ def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, s
                 row = work.z[z + b * X :]
                 if layer == 0:
                     copy(x[(t * B + b) * I :], inputs, row)
+                    feed_back(work, (t * B + b) * O, (t * B + b) * F, F, row)
                 else:
                     copy_kept(h[state - B * Hp + b * Hp :], work.keep[(at - T * B + b) * Hp :], Hp, row)
                 copy_kept(h[state + b * Hp :], work.keep_h[state + b * Hp :], Hp, row[inputs:])
@@ -140,6 +160,17 @@ def window_gradient(cell, theta, x, target, h, c, T, B, I, Hp, L, D, O, huber, s
     if out_gradient.shape[0] > 0:
         add_gradient(cell, theta, T, B, I, Hp, L, O, work, out_gradient)
     return loss * scale
+
+
+@jit
+def feed_back(work, y, at, F, out):
+    """Writes the prediction of the record before over the first F inputs, where `Work.linear` has one."""
+    for d in range(F):
+        linear = work.linear[at + d]
+        if not np.isnan(linear):
+            bound = work.feedback[F + d]
+            z = min(max(linear + work.feedback[d] * work.outputs[y + d], -bound), bound)
+            out[d] = (z - work.feedback[2 * F + d]) * work.feedback[3 * F + d]
 
 
 @jit

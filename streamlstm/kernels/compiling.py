@@ -46,6 +46,8 @@ _FEATURES = _host_features()
 HAS_FMA = bool(_FEATURES.get("fma") or _FEATURES.get("neon"))
 """With hardware fused multiply-add all hosts agree bit for bit (class `fma`); a call to libm's fma would be ruinous."""
 ARITHMETIC = "fma" if HAS_FMA else "nofma"
+HAS_FLOAT16 = bool(_FEATURES.get("f16c") or _FEATURES.get("neon"))
+"""Whether the host converts float16 itself; else LLVM would call a function that Numba does not bring."""
 HAS_AVX512 = bool(_FEATURES.get("avx512f"))
 
 

@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils as numba_cgutils
 
 from streamlstm.kernels.arithmetic import Arithmetic
-from streamlstm.kernels.compiling import HAS_FMA, LANES
+from streamlstm.kernels.compiling import HAS_FLOAT16, HAS_FMA, LANES
 
 cgutils: Any = numba_cgutils
 FLOAT = ir.FloatType()
@@ -158,12 +158,39 @@ class Emitter(Arithmetic):
         """Floats of the float16 at base + offset, counted in float16."""
         value = self.builder.load(self._at_half(base, offset))
         value.align = 2
-        return self.builder.fpext(value, self._vector)
+        return self.builder.fpext(value, self._vector) if HAS_FLOAT16 else self._widened(value)
 
     def store_half(self, value: Any, base: Any, offset: Any) -> None:
         """Writes floats as the nearest float16 at base + offset, counted in float16."""
-        halves = self.builder.fptrunc(value, ir.VectorType(ir.HalfType(), self.lanes))
+        kind = ir.VectorType(ir.HalfType(), self.lanes)
+        halves = self.builder.fptrunc(value, kind) if HAS_FLOAT16 else self._narrowed(value, kind)
         self.builder.store(halves, self._at_half(base, offset)).align = 2
+
+    def _widened(self, halves: Any) -> Any:
+        """float32 of float16 by their bits: its 5 bits of exponent count from 15, ours from 127."""
+        b = self.builder
+        bits = b.zext(b.bitcast(halves, ir.VectorType(ir.IntType(16), self.lanes)), self._bits)
+        sign = self.shift_left(self.both(bits, self.integers(0x8000)), 16)
+        size = self.shift_left(self.both(bits, self.integers(0x7FFF)), 13)
+        scaled = self.bits(self.mul(self.of_bits(size), self.constant(2.0**112)))  # also of what is denormal
+        endless = b.icmp_signed(">=", size, self.integers(0x0F800000))
+        finite_or_not = b.select(endless, b.or_(size, self.integers(0x7F800000)), scaled)
+        return self.of_bits(b.or_(finite_or_not, sign))
+
+    def _narrowed(self, value: Any, kind: Any) -> Any:
+        """The nearest float16, of two the even one, by bits; what is too large is infinite."""
+        b, bits = self.builder, self.bits(value)
+        size = self.both(bits, self.integers(0x7FFFFFFF))
+        sign = self.shift_right(self.both(bits, self.integers(-0x80000000)), 16)
+        odd = self.both(self.shift_right(size, 13), self.integers(1))
+        normal = self.shift_right(self.plus(self.plus(size, odd), self.integers(0xFFF - (112 << 23))), 13)
+        half = self.constant(0.5)  # its last bit is worth as much as that of a denormal float16
+        small = b.sub(self.bits(self.add(self.of_bits(size), half)), self.bits(half))
+        out = b.select(b.icmp_signed("<", size, self.integers(0x38800000)), small, normal)
+        out = b.select(b.icmp_signed(">=", size, self.integers(0x47800000)), self.integers(0x7C00), out)
+        out = b.select(b.icmp_signed(">", size, self.integers(0x7F800000)), self.integers(0x7E00), out)
+        whole = b.trunc(b.or_(out, sign), ir.VectorType(ir.IntType(16), self.lanes))
+        return b.bitcast(whole, kind)
 
     def _at_half(self, base: Any, offset: Any) -> Any:
         b = self.builder

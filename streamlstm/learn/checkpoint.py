@@ -15,7 +15,7 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.errors import ModelError
 from streamlstm.model.files import FORMAT, read_tensors, save_tensors
-from streamlstm.types import Float32
+from streamlstm.types import Float32, Float64
 from streamlstm.version import VERSION
 
 _EVERY_S = 60.0
@@ -23,8 +23,9 @@ _EVERY_S = 60.0
 
 @dataclass(slots=True)
 class Course:
-    """All that the next update depends on besides the data: parameters and the optimiser's moments, the best so far, the
-    carried state h and c, the next window (`group`, `begin`), counters, losses and the draws of dropout."""
+    """All that the next update depends on besides the data: what is learned (see `weight_norm`), the optimiser's moments of
+    it, the best parameters so far, the carried state h and c, running mean and variance of the inputs (2, I), the next window
+    (`group`, `begin`), counters, losses and the draws of dropout and of scheduled sampling."""
 
     theta: Float32
     first: Float32
@@ -32,6 +33,7 @@ class Course:
     best: Float32
     h: Float32
     c: Float32
+    inputs: Float64
     rng: np.random.Generator
     update: int = 0
     group: int = 0
@@ -41,25 +43,28 @@ class Course:
     rows: int = 0
     loss: float = math.nan
     since: float = 0.0  # mean loss since the last point of the curve
-    held_loss: float = math.inf
+    held_loss: float = math.nan
     best_loss: float = math.inf
+    least: float = math.inf  # training loss at the looks of a training that holds nothing out
     untrained: float = math.inf
     rate: float = math.nan
+    stopped: str = ""  # why there can be no further update
     curve: list[tuple[int, float, float]] = field(default_factory=list)
 
     @classmethod
-    def begun(cls, theta: Float32, seed: int) -> Self:
+    def begun(cls, theta: Float32, best: Float32, I: int, seed: int) -> Self:
         """Before the first update."""
         nothing = np.zeros(0, np.float32)
         zeros = np.zeros_like(theta)
-        return cls(theta, zeros, zeros.copy(), theta.copy(), nothing, nothing, np.random.default_rng(seed))
+        inputs = np.stack([np.zeros(I), np.ones(I)])
+        return cls(theta, zeros, zeros.copy(), best, nothing, nothing, inputs, np.random.default_rng(seed))
 
     def copy(self) -> Self:
         """One that shares nothing with this one."""
         return deepcopy(self)
 
 
-_ARRAYS = ("theta", "first", "second", "best", "h", "c")
+_ARRAYS = ("theta", "first", "second", "best", "h", "c", "inputs")
 
 
 class Checkpoint:

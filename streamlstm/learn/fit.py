@@ -12,7 +12,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.detect.engine import Engine
-from streamlstm.errors import InputError
+from streamlstm.errors import ConfigError, InputError
 from streamlstm.kernels.absorb import wished_tail
 from streamlstm.kernels.inputs import spread_of
 from streamlstm.kernels.layout import (
@@ -74,6 +74,10 @@ def fit(
     Raises InputError where no recording has `LEAST_ROWS` records, or a feature has no value at all.
     """
     began = time.perf_counter()
+    if config.training.input_norm and config.model.layer_norm:
+        raise ConfigError("config: training.input_norm: there is no such thing with model.layer_norm; set one of them")
+    if config.forecast.horizons and config.model.weights == "per_stream":
+        raise ConfigError("config: forecast.horizons: a forecast needs model.weights: shared; leave one of them out")
     chosen = {key: recording for key, recording in recordings.items() if len(recording.x) >= LEAST_ROWS}
     longest = max((len(recording.x) for recording in recordings.values()), default=0)
     horizons = config.forecast.horizons
@@ -92,8 +96,8 @@ def fit(
         _regress(recording, stat, layout, config.model.clip)
         for recording, stat in zip(chosen.values(), stats, strict=True)
     ]
-    trained = _train(series, config, layout, on_progress, checkpoint)
-    own = _train_each(series, config, layout, on_progress) if config.model.weights == "per_stream" else ()
+    trained = _train(series, features, config, layout, on_progress, checkpoint)
+    own = _train_each(series, features, config, layout, on_progress) if config.model.weights == "per_stream" else ()
     starts = find_starts(chosen, stats, trained.network, trained.outlook, own, config, layout, features, exogenous)
     rows = sum(len(recording.x) for recording in chosen.values())
     training: dict[str, Any] = {
@@ -116,6 +120,7 @@ class _Trained:
 
 def _train(
     series: list["_Regression"],
+    features: tuple[str, ...],
     config: Config,
     layout: Layout,
     on_progress: Callable[[Progress], None] | None,
@@ -130,11 +135,12 @@ def _train(
     scale[seen] = np.maximum(np.sqrt(np.nanmean(squares[:, seen], axis=0)), 1e-3)
     D, P = layout.num_features, layout.num_regressors
     aim = take_aim([s.regressors[:, :P] for s in series], [s.target for s in series], config)
+    fed = D if config.training.scheduled_sampling > 0 else 0
     lanes = [
-        Series(s.inputs, np.concatenate([residual / scale, further], axis=1))
+        Series(s.inputs, np.concatenate([residual / scale, further], axis=1), _said_before(s, skip[RAW, :, :fed]))
         for s, residual, further in zip(series, residuals, aim.targets, strict=True)
     ]
-    theta, summary = train_lstm(lanes, aim, config, layout, on_progress, checkpoint)
+    theta, summary = train_lstm(lanes, features, scale[:D], aim, config, layout, on_progress, checkpoint)
     H, Hp, O = layout.hidden_size, int(layout.sizes[PADDED]), outputs(aim, layout)
     network = theta_network(layout.cell, theta, scale, skip, D + layout.num_known, H, Hp, layout.num_layers, O)
     readout = theta[-(Hp + 1) * O :].reshape(-1, O)
@@ -143,12 +149,16 @@ def _train(
 
 
 def _train_each(
-    series: list["_Regression"], config: Config, layout: Layout, on_progress: Callable[[Progress], None] | None
+    series: list["_Regression"],
+    features: tuple[str, ...],
+    config: Config,
+    layout: Layout,
+    on_progress: Callable[[Progress], None] | None,
 ) -> tuple[Network, ...]:
     """A network for every stream alone; `runtime.threads` of them are trained at once. Progress counts streams."""
     with ThreadPoolExecutor(config.runtime.num_threads) as pool:
         own = []
-        for trained in pool.map(lambda one: _train([one], config, layout, None, None), series):
+        for trained in pool.map(lambda one: _train([one], features, config, layout, None, None), series):
             own.append(trained.network)
             if on_progress is not None:
                 loss, held = (trained.summary[name] or math.nan for name in ("loss", "held_out_loss"))
@@ -230,6 +240,13 @@ def _residuals(series: _Regression, skip: Float64) -> Float32:
         for regressors, weights in zip((raw, clipped, raw), skip, strict=True)
     ]
     return np.concatenate(heads, axis=1)
+
+
+def _said_before(series: _Regression, weights: Float64) -> Float32:
+    """What the raw skip with weights (P, F) said of the record before, (n, F); NaN at the first one."""
+    out = np.full((len(series.inputs), weights.shape[1]), np.nan, np.float32)
+    out[1:] = series.regressors[:-1, : len(weights)] @ weights
+    return out
 
 
 def find_starts(

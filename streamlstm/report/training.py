@@ -43,6 +43,8 @@ def training_section(training: Mapping[str, Any]) -> str:
     )
     best = training.get("best_update")
     note = f"The weights of update {best:,} are in use." if best is not None else ""
+    if stopped := training.get("stopped"):
+        note += f" It stopped early: {escape(stopped, quote=False)}."
     return f"""<section>
 <h2>Training of the model</h2>
 <div class="card"><svg viewBox="0 0 {_WIDE} {_HIGH}" width="100%" style="max-width:{_WIDE}px" font-size="11"

@@ -1,6 +1,7 @@
 """`fit` from files: the records of each stream, up to where training ends, and the model file."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -70,13 +71,17 @@ def fit_files(
                 on_progress(progress)
 
         fitted = fit(recordings, settings, columns.features, columns.exogenous, tell, checkpoint)
+    if stopped := fitted.training.get("stopped"):
+        on_note(f"stopped early, with the weights of update {fitted.training['best_update']:,}: {stopped}")
     save_model(fitted, model)
     return fitted
 
 
 @contextmanager
 def training_log(path: str | None) -> Iterator[Callable[[Progress], None]]:
-    """Writes each update to a file of JSON lines, so that it can be followed; NaN is null. Without a path nothing."""
+    """Writes each update to a file of JSON lines, so that it can be followed; what is not finite is null.
+
+    Without a path nothing."""
     if path is None:
         yield lambda progress: None
         return
@@ -85,7 +90,7 @@ def training_log(path: str | None) -> Iterator[Callable[[Progress], None]]:
     with file:
 
         def write(progress: Progress) -> None:
-            facts = {name: None if value != value else value for name, value in asdict(progress).items()}
+            facts = {name: value if math.isfinite(value) else None for name, value in asdict(progress).items()}
             with named(path):
                 file.write(json.dumps(facts) + "\n")
                 file.flush()
