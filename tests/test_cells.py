@@ -1,5 +1,6 @@
 """Every cell's step against the naive one and against ONNX Runtime and PyTorch, and the independence of a row's bits."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,7 +287,7 @@ def test_lstm_is_that_of_pytorch() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_steps_hold_packed_instructions(name: str) -> None:
+def test_steps_hold_packed_instructions_and_no_calls(name: str) -> None:
     wide = [feature for feature in ("avx512f", "avx2", "avx") if _FEATURES.get(feature)]
     if not wide:
         pytest.skip("this host has no vectors of 8 or 16 float32")
@@ -295,6 +296,7 @@ def test_steps_hold_packed_instructions(name: str) -> None:
     text = fresh._library.get_asm_str()
     assert "zmm" in text if wide[0] == "avx512f" else "ymm" in text
     assert "vfmadd" in text or not HAS_FMA
+    assert len(re.findall(r"\n\s+callq?\s", text)) == 1  # from what makes it a C function
 
 
 # A detector with each cell.
@@ -325,6 +327,21 @@ def test_a_detector_of_any_cell_learns_and_goes_on_from_files(name: str, synthet
         assert np.array_equal(np.concatenate([first, rest]), expected)
         assert np.isfinite(expected).all()
         assert expected.any()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_threads_change_no_bit_of_any_cell(name: str, synthetic: Make) -> None:
+    cell = KINDS[name]
+    model = {"cell": cell.name, "layer_norm": cell.layer_norm, "hidden_size": 12}
+    fitted = fit(synthetic(streams=1), Config.model_validate({"model": model, "training": {"updates": 5}}), ("value",))
+    x = np.random.default_rng(0).normal(size=1500)
+    found = []
+    for threads in (1, 2, 3):
+        detector = Detector(model=fitted)
+        detector.threads = threads
+        scored = detector.process_batch([f"s{n}" for n in np.random.default_rng(1).integers(0, 70, 1500)], None, x)
+        found.append(scored.score.tobytes())
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_model_of_another_cell_is_refused(synthetic: Make) -> None:
