@@ -170,6 +170,20 @@ def test_threads_fit_the_same_model(synthetic: Make) -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
+def test_an_orthogonal_start_turns_and_never_stretches(name: str) -> None:
+    cell, H, Hp = CELLS[name], 20, 32
+    theta = initial_theta(cell, 3, H, Hp, 2, 16, seed=2, orthogonal=True)
+    network = theta_network(cell, theta, np.ones(1, np.float32), np.zeros((2, 9, 1)), 3, H, Hp, 2, 16)
+    drawn = set()
+    for layer in network.layers:
+        for gate in cell.recurrent_gates:
+            W = layer.W_hh[gate * H : (gate + 1) * H].astype(float)
+            assert np.abs(W @ W.T - np.eye(H)).max() < 1e-6
+            drawn.add(W.tobytes())
+    assert len(drawn) == 2 * len(cell.recurrent_gates)
+
+
+@pytest.mark.parametrize("name", CELLS)
 def test_padding_is_never_learned(name: str) -> None:
     hidden, layers, rng, cell = 5, 2, np.random.default_rng(0), CELLS[name]
     theta = initial_theta(cell, 1, hidden, PADDED, layers, 16, seed=3)

@@ -84,6 +84,7 @@ class Training(Section):
     rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
     schedule: Literal["cosine", "constant", "step", "one_cycle"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0  # of matrices alone
+    recurrent_start: Literal["uniform", "orthogonal"] = "uniform"
     weight_norm: bool = False  # of each unit's weights of each gate
     input_norm: bool = False  # batch normalisation; not with model.layer_norm
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of what passes between layers

@@ -134,7 +134,16 @@ class _Training:
         Hp, L, O = int(layout.sizes[PADDED]), layout.num_layers, outputs(aim, layout)
         self._settings, self._features = settings, features
         self._layout, self._outputs, self._shape = layout, O, (I, layout.hidden_size, Hp, L)
-        theta = initial_theta(layout.cell, I, layout.hidden_size, Hp, L, O, settings.seed)
+        theta = initial_theta(
+            layout.cell,
+            I,
+            layout.hidden_size,
+            Hp,
+            L,
+            O,
+            settings.seed,
+            orthogonal=settings.recurrent_start == "orthogonal",
+        )
         theta[len(theta) - O + self._targets :][: aim.outputs] = aim.bias
         cuts = [round(len(s.inputs) * (1 - settings.holdout)) for s in series]
         self._fitted = make_lanes([s.part(slice(n)) for s, n in zip(series, cuts, strict=True)], T, settings.lanes)
