@@ -34,8 +34,10 @@ def show(
     facts = {
         "hash": model.hash,
         "cell": model.network.cell.name,
+        "layer_norm": model.network.cell.layer_norm,
         "hidden_size": H,
         "num_layers": L,
+        "weights": f"per stream, {len(model.own)} networks beside that for other streams" if model.own else "shared",
         "parameters": sum(a.size for name, a in model.tensors().items() if name.startswith(weights)),
         "features": list(model.features),
         "exogenous": list(model.exogenous),
