@@ -46,6 +46,16 @@ LINES = (
     _against(
         "multiply-add of a step, LSTM and our other cells", "cells", "I=8,H=64,batch=8192", *CATALOG["cells"].peers
     ),
+    *(
+        _against(f"training, 64 lanes, I={I}, H={H}", "fit", f"I={I},H={H},batch=64,window=100", "torch")
+        for I, H in SIZES[:3]
+    ),
+    Line(
+        "training on two threads, I=8, H=64",
+        ("fit", "I=8,H=64,batch=64,window=100", "two_threads"),
+        {"one thread": ("fit", "I=8,H=64,batch=64,window=100", OURS)},
+    ),
+    _against("learning online, one stream, H=32, windows of 16", "online", "streams=1,H=32,window=16", "deep_river"),
     Line(
         "whole call, 1 000 000 streams, I=1, H=32",
         ("scale", "I=1,H=32,streams=1000000", OURS),

@@ -171,7 +171,8 @@ def test_readme_asks_for_what_is_measured():
         for contender in benchmark.competing(case)
     }
     asked = {key for line in readme.LINES for key in (line.ours, *line.beside.values())}
-    assert {key for key in asked - measured if key[2] != "torch"} == set()
+    absent = ("torch", "deep_river")  # large: they compete where they are installed
+    assert {key for key in asked - measured if key[2] not in absent} == set()
 
 
 def test_the_table_of_readme_is_that_of_the_file(tmp_path, monkeypatch, capsys):
