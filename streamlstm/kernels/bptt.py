@@ -28,6 +28,9 @@ from streamlstm.types import Float32
 
 _ZERO, _ONE = np.int64(0), np.int64(1)
 _F0 = np.float32(0)
+_IN_CACHE = np.int64(128)
+"""Rows of a window whose share of the gradient is added at once: their gates stay in the cache while all weights meet
+them."""
 
 
 class Work(NamedTuple):
@@ -252,13 +255,15 @@ def add_gradient(cell, theta, T, B, I, Hp, L, O, work, out_gradient):
             multiply(work.gates, at * G, G, _ONE, rows, G, work.transposed, G * Hp, Hp, Hp,
                      work.zeros, _ZERO, _ZERO, work.upstream, _ZERO, Hp)  # fmt: skip
             copy_kept(work.upstream, work.keep[(at - rows) * Hp :], rows * Hp, work.upstream)
-        multiply(work.z, at * X, _ONE, X, inputs, rows, work.gates, at * G, G, G,
-                 out_gradient, w0, G, out_gradient, w0, G)  # fmt: skip
-        multiply(work.z, at * X + inputs, _ONE, X, Hp, rows, work.gates, at * G, G, G - late,
-                 out_gradient, recurrent, G, out_gradient, recurrent, G)  # fmt: skip
-        if late > 0:
-            multiply(work.instead, at * Hp, _ONE, Hp, Hp, rows, work.gates, at * G + G - late, G, late,
-                     out_gradient, recurrent + G - late, G, out_gradient, recurrent + G - late, G)  # fmt: skip
+        for first in range(0, rows, _IN_CACHE):
+            some, row = min(_IN_CACHE, rows - first), at + first
+            multiply(work.z, row * X, _ONE, X, inputs, some, work.gates, row * G, G, G,
+                     out_gradient, w0, G, out_gradient, w0, G)  # fmt: skip
+            multiply(work.z, row * X + inputs, _ONE, X, Hp, some, work.gates, row * G, G, G - late,
+                     out_gradient, recurrent, G, out_gradient, recurrent, G)  # fmt: skip
+            if late > 0:
+                multiply(work.instead, row * Hp, _ONE, Hp, Hp, some, work.gates, row * G + G - late, G, late,
+                         out_gradient, recurrent + G - late, G, out_gradient, recurrent + G - late, G)  # fmt: skip
         if cell.normal == 0:
             add_column_sums(work.gates, at * G, rows, G, out_gradient, w0 + (inputs + Hp) * G)
         clear_unread(cell, inputs, Hp, out_gradient, w0)

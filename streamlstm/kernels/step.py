@@ -19,7 +19,7 @@ def step_batch(step, weights, H, x, slots, state, scratch):
     any of them writes.
     """
     B, I = x.shape
-    ldz = scratch.shape[0] // TILE
+    ldz = max(I + H, scratch.shape[0] // TILE)  # never negative, as LLVM has to know: else it copies float by float
     Hp = np.int64((H + LANES - 1) // LANES * LANES)
     for first in range(0, B, TILE):
         count = min(TILE, B - first)
@@ -40,7 +40,7 @@ def step_sequence(step, weights, H, x, slots, state, scratch, out_h):
     slots int32 (1) is the stream; the other arguments are those of `step_batch`.
     """
     T, I = x.shape
-    ldz = scratch.shape[0] // TILE
+    ldz = max(I + H, scratch.shape[0] // TILE)
     Hp = np.int64((H + LANES - 1) // LANES * LANES)
     row = state[slots[0]]
     for t in range(T):
