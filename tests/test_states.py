@@ -15,6 +15,7 @@ from streamlstm.errors import StateError, UsageError
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.layout import make_layout
 from streamlstm.model.network import Model
+from streamlstm.state import pool
 from streamlstm.types import NO_TIME, EventBatch, ScoredBatch, Stage
 
 Make = Callable[..., dict[str, Recording]]
@@ -302,3 +303,18 @@ def test_no_stream_is_live_without_a_threshold(single: Model) -> None:
     actual = one(Detector({**single.config.model_dump(), **config}, model=single), wave(40))
     assert not actual.flag.any()
     assert (actual.threshold[actual.stage == Stage.LIVE] == np.float32(1e6)).all()
+
+
+@pytest.mark.parametrize("memory", [None, 1 << 60])
+def test_many_new_streams_are_no_reason_to_copy_all_others(monkeypatch: pytest.MonkeyPatch, memory: int | None) -> None:
+    """But where address space is rationed: a machine with so much memory cannot give it all at once."""
+    if memory is not None:
+        monkeypatch.setattr(pool, "_memory", lambda: memory)
+    detector = Detector({"model": {"hidden_size": 4}}, features=("value",))
+    keys = [f"s{n}" for n in range(30_000)]
+    detector.process_batch(keys[:5000], None, np.arange(5000.0))
+    rows = detector.pool.rows
+    before = rows.stats[:5000].copy()
+    detector.process_batch(keys[5000:], None, np.zeros(25_000))
+    assert (detector.pool.rows is rows) == (memory is None)
+    assert np.array_equal(detector.pool.rows.stats[:5000], before, equal_nan=True)

@@ -96,6 +96,8 @@ class Engine:
     ) -> Out:  # fmt: skip
         """One compiled call: scores B records and changes `rows` (and, learning, the weights); fresh output arrays."""
         B = len(slots)
+        if learn and B:
+            self.reserve(int(slots.max()) + 1)
         threads = threads if self._parallel_rows <= B and self.learner is None else 1
         out = self.outputs(B)
         arguments = self.arguments(rows, slots, time, x, row, out, detail=detail, threads=threads, learn=learn)
@@ -129,8 +131,6 @@ class Engine:
     ) -> tuple[Any, ...]:  # fmt: skip
         """What `call` takes for these arrays; good for any number of calls while they and the weights stay the same."""
         B = len(slots)
-        if learn and self._base:
-            self.reserve(self._base + len(rows.state))
         wanted = 3 * B + 1 + SPARE + GROUP_SEATS * threads + (B + 2 if self.learner is not None else 0)
         if len(self._plan) < wanted:
             self._plan = np.zeros(wanted, np.int32)
@@ -142,11 +142,12 @@ class Engine:
             (int(detail), out.values, out.codes, out.details, out.episodes, self._plan, self._scratch),
         )  # fmt: skip
 
-    def reserve(self, rows: int) -> None:
-        """Room for the weights of so many streams, each with all that its learning needs; untouched it takes no memory."""
+    def reserve(self, streams: int) -> None:
+        """Room for so many streams to learn weights of their own, where they do; doubled, and untouched it takes no memory."""
         learner = self.learner
-        if learner is None or rows <= len(learner.theta):
+        if learner is None or not self._base or self._base + streams <= len(learner.theta):
             return
+        rows = self._base + max(64, 1 << (streams - 1).bit_length())
 
         def grown(array: Any, wide: int) -> Any:
             out = np.zeros((rows * wide, *array.shape[1:]), array.dtype)
@@ -168,8 +169,7 @@ class Engine:
         """Goes on from what `learned` gave."""
         if self.learner is None:
             return
-        if self._base:
-            self.reserve(len(tensors["learner.theta"]))
+        self.reserve(len(tensors["learner.theta"]) - self._base)
         weights = np.array(tensors["weights"])
         self.weights[: len(weights)] = weights
         for name in LEARNED:
