@@ -19,8 +19,9 @@ from streamlstm.kernels.online import write_weights
 from streamlstm.kernels.optimisers import ADAM, OPTIMISERS, clip_gradient, update_parameters
 from streamlstm.kernels.ridge import add_moments, solve_ridge
 from streamlstm.learn import bptt, divergence
+from streamlstm.learn import fit as learn_fit
 from streamlstm.learn.bptt import Progress, Series, make_lanes
-from streamlstm.learn.fit import LEAST_ROWS, Recording, fit
+from streamlstm.learn.fit import LEAST_ROWS, Recording, after_gaps, fit, input_statistics
 from streamlstm.learn.input_norm import inverse_deviation, normalise_window
 from streamlstm.learn.schedules import rate_at
 from streamlstm.learn.weight_norm import WeightNorm
@@ -30,6 +31,7 @@ from streamlstm.model.layout import make_layout
 from streamlstm.model.network import Model
 from streamlstm.model.parameters import fold_inputs, initial_theta, matrices, network_theta, theta_network
 from streamlstm.report.training import training_section
+from streamlstm.types import NO_TIME
 
 Make = Callable[..., dict[str, Recording]]
 PADDED = 16
@@ -705,6 +707,23 @@ def test_fit_where_one_stream_lacks_a_feature(synthetic: Make) -> None:
     actual = Detector(model=model).process_batch(["stream-1"] * 100, None, data["stream-1"].x[:100])
     assert np.isfinite(actual.score).all()
     assert set(actual.imputed.tolist()) == {1}
+
+
+def test_the_first_record_after_a_gap_is_no_lesson(synthetic: Make) -> None:
+    """Where a stream begins anew in use; where it goes on, the record counts like any other."""
+    one = next(iter(synthetic(streams=1, rows=600).values()))
+    time = one.time.copy()
+    time[300:] += 3_600_000_000_000
+    masked = {}
+    for on_gap in ("reset", "carry"):
+        config = Config.model_validate({"time": {"gap_s": 600, "on_gap": on_gap}, "training": {"updates": 4}})
+        layout = make_layout(config, 1, 0, online=False)
+        series = learn_fit._regress(Recording(time, one.x), input_statistics(one.x, 1), layout, 5.0)
+        masked[on_gap] = np.flatnonzero(np.isnan(series.target[:, 0])).tolist()
+        assert fit({"s": Recording(time, one.x)}, config, ("value",)).training["rows"] == 600
+    assert masked == {"reset": [300], "carry": []}
+    assert after_gaps(np.array([0, 5, NO_TIME, 100, 3, 101]), 20).tolist() == [False, False, False, True, False, False]
+    assert not after_gaps(np.array([NO_TIME] * 3), 20).any()
 
 
 def test_what_cannot_be_fitted(synthetic: Make) -> None:

@@ -31,6 +31,7 @@ from streamlstm.kernels.layout import (
     LEAST_WEIGHT,
     PADDED,
     RAW,
+    RESET_NS,
     SCORED,
     THRESHOLD,
     THRESHOLD_WIDTHS,
@@ -45,7 +46,7 @@ from streamlstm.model.network import Model, Network, Starts
 from streamlstm.model.outlook import Outlook
 from streamlstm.model.parameters import theta_network
 from streamlstm.state.pool import StreamPool
-from streamlstm.types import Float32, Float64, Int64
+from streamlstm.types import NO_TIME, Float32, Float64, Int64
 
 LEAST_ROWS = 50
 """Records of a stream below which nothing is fitted on it: its spread would be a guess."""
@@ -212,7 +213,15 @@ def _regress(recording: Recording, stat: Float64, layout: Layout, clip: float) -
     regress_stream(
         recording.time, recording.x, stat, D, C, np.float32(clip), scratch, out.regressors, out.inputs, out.target
     )
+    out.target[after_gaps(recording.time, layout.params[RESET_NS])] = np.nan
     return out
+
+
+def after_gaps(time: Int64, gap_ns: float) -> Any:
+    """Which records (n) lie more than gap_ns after the latest before them: in use the stream would begin anew there."""
+    known = np.where(time == NO_TIME, np.nan, time.astype(np.float64))
+    latest = np.fmax.accumulate(known)
+    return np.concatenate([[False], known[1:] - latest[:-1] > gap_ns])
 
 
 def fit_skips(series: list[_Regression], C: int, penalty: float) -> Float64:
