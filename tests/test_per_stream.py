@@ -150,6 +150,15 @@ def test_learning_goes_on_from_the_network_of_each_stream(data: dict[str, Record
     assert (steps[:, 0] == 40).all()
 
 
+@pytest.mark.parametrize("weights", ["shared", "per_stream"])
+def test_what_another_network_learned_is_not_taken(weights: str) -> None:
+    small, large = (Detector(learning(weights=weights, hidden_size=H), features=("u", "v")) for H in (8, 20))
+    for detector in (small, large):
+        detector.process_batch(["a"] * 40, None, walk(40, 1))
+    with pytest.raises(ValueError, match="broadcast"):
+        large.engine.take_learned(small.engine.learned(1))
+
+
 def test_a_forgotten_stream_begins_with_new_weights() -> None:
     config = learning()
     config["learning"] = ONLINE | {"max_known_streams": 64}

@@ -66,6 +66,7 @@ class Engine:
         self.learner: Learner | None = None
         self._work: Work | None = None
         own = model.own if model else ()
+        # Rows of what new streams begin with, where each learns weights of its own; else 0.
         self._base = 1 + len(own) if layout.sizes[ONLINE] and config.model.weights == "per_stream" else 0
         if layout.sizes[ONLINE]:
             self.learner = make_learner(layout, network, config.training.seed)
@@ -87,6 +88,7 @@ class Engine:
         if self.learner is not None and self._base:
             begun = [self.learner, *(make_learner(layout, of, config.training.seed) for of in own)]
             self.learner = _with(self.learner, lambda name: np.stack([getattr(of, name) for of in begun]))
+        self.room: float = 0 if self._base else np.inf  # streams that have theirs, or the place for it
         self._plan = np.zeros(0, np.int32)
         self._scratch = np.zeros((0, layout.scratch_size), np.float32)
 
@@ -96,7 +98,7 @@ class Engine:
     ) -> Out:  # fmt: skip
         """One compiled call: scores B records and changes `rows` (and, learning, the weights); fresh output arrays."""
         B = len(slots)
-        if learn and B:
+        if learn and self._base and B:
             self.reserve(int(slots.max()) + 1)
         threads = threads if self._parallel_rows <= B and self.learner is None else 1
         out = self.outputs(B)
@@ -145,9 +147,10 @@ class Engine:
     def reserve(self, streams: int) -> None:
         """Room for so many streams to learn weights of their own, where they do; doubled, and untouched it takes no memory."""
         learner = self.learner
-        if learner is None or not self._base or self._base + streams <= len(learner.theta):
+        if learner is None or streams <= self.room:
             return
-        rows = self._base + max(64, 1 << (streams - 1).bit_length())
+        self.room = max(64, 1 << (streams - 1).bit_length())
+        rows = self._base + self.room
 
         def grown(array: Any, wide: int) -> Any:
             out = np.zeros((rows * wide, *array.shape[1:]), array.dtype)
@@ -170,11 +173,9 @@ class Engine:
         if self.learner is None:
             return
         self.reserve(len(tensors["learner.theta"]) - self._base)
-        weights = np.array(tensors["weights"])
-        self.weights[: len(weights)] = weights
-        for name in LEARNED:
-            array = tensors[f"learner.{name}"]
-            getattr(self.learner, name)[: len(array)] = array
+        mine = {"weights": self.weights} | {f"learner.{name}": getattr(self.learner, name) for name in LEARNED}
+        for name, array in mine.items():
+            (array[: len(tensors[name])] if self._base else array)[...] = tensors[name]
 
     def call(self, arguments: tuple[Any, ...], source: int, *, threads: int = 1, learn: bool = True) -> None:
         """The compiled call itself, for records of `source` (its number)."""

@@ -60,7 +60,7 @@ class SingleCall:
         """Scores the event whose values were taken last and changes the row of stream `slot` in `rows`."""
         self.slots[0], self._time[0], self._row[0] = slot, time, row
         engine = self._engine
-        if learn:
+        if learn and slot >= engine.room:
             engine.reserve(slot + 1)
         if rows is not self._rows or engine.weights is not self._weights:  # these have grown, or the row is a copy
             self._rows = rows

@@ -178,12 +178,10 @@ class StreamPool:
         if count <= before:
             return
         room = max(64, 1 << (count - 1).bit_length())
-        if count > _COPIED:
-            try:
-                grown = self._zeros(max(room, _memory() // (2 * self.layout.bytes_per_stream)))
-            except MemoryError:  # where address space is rationed
-                grown = self._zeros(room)
-        else:
+        whole = _memory() // (2 * self.layout.bytes_per_stream) if count > _COPIED else 0
+        try:
+            grown = self._zeros(max(room, whole))
+        except MemoryError:  # where address space is rationed
             grown = self._zeros(room)
         _copy(self._rows, grown, slice(before))
         self._rows = grown
