@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from bench.problem import Float32, Problem
-from streamlstm.kernels.cells import CELLS, Cell, Layer
+from streamlstm.kernels.cells import CELLS, Layer
+from streamlstm.kernels.compiling import padded
 from streamlstm.kernels.losses import Ahead
 from streamlstm.kernels.optimisers import ADAM, clip_gradient, update_parameters
 from streamlstm.kernels.step import step_batch, step_sequence
@@ -29,7 +30,7 @@ class OurLstm:
             layer = Layer(*(0.1 * rng.standard_normal(shape).astype(np.float32) for shape in kind.shapes(I, H)))
         self._layer = RecurrentLayer(cell, kind.tensors(layer), B)
         self._x, self._streams = problem.x, np.arange(B, dtype=np.int32)
-        self._h, self._c = (self._layer.state[:, at : at + H] for at in (0, kind.padded(H)))
+        self._h, self._c = (self._layer.state[:, at : at + H] for at in (0, padded(H)))
         self._h[:], self._c[:] = problem.h, problem.c
 
     def step(self, x: Float32) -> tuple[Float32, Float32]:
@@ -55,7 +56,7 @@ class OurLstm:
 def training(problem: Problem, x: Float32, target: Float32, threads: int) -> Callable[[], float]:
     """An update of a layer with a readout that begins at 0, on one window (T, B, I); returns its mean squared error."""
     (T, B, I), H = x.shape, problem.h.shape[1]
-    O = Cell.padded(I)
+    O = padded(I)
     matrix = np.concatenate([problem.W_ih, problem.W_hh], axis=1).T
     theta = np.concatenate([matrix.reshape(-1), problem.bias, np.zeros((H + 1) * O, np.float32)])
     gradient, first, second, decay = np.zeros((4, len(theta)), np.float32)

@@ -7,9 +7,9 @@ import numpy as np
 from streamlstm.detect.engine import Engine
 from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Pool
+from streamlstm.kernels.compiling import padded
 from streamlstm.kernels.forecast import forecast_row
 from streamlstm.kernels.layout import BEGUN, FIRST_TIME, LAST_TIME, LEARNING_ROWS, READY, RESET_NS, SEEN
-from streamlstm.model.layout import padded
 from streamlstm.model.network import Model
 from streamlstm.types import NO_TIME, Float32, Forecast, Int64
 

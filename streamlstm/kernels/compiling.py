@@ -34,6 +34,11 @@ LANES = 16
 """float32 lanes of a vector in our IR; LLVM splits it where the host's vectors are shorter, with equal bits."""
 
 
+def padded(n: int) -> int:
+    """n rounded up to whole vectors."""
+    return -(-n // LANES) * LANES
+
+
 def _host_features() -> dict[str, bool]:
     if config.CPU_FEATURES is not None:
         return {name[1:]: name[0] == "+" for name in config.CPU_FEATURES.split(",") if name}

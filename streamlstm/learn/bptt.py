@@ -11,6 +11,7 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.errors import InputError
+from streamlstm.kernels.compiling import padded
 from streamlstm.kernels.inputs import BOUND
 from streamlstm.kernels.layout import HEADS, PADDED
 from streamlstm.kernels.optimisers import OPTIMISERS, clip_gradient, update_parameters
@@ -21,7 +22,7 @@ from streamlstm.learn.outlook import Aim
 from streamlstm.learn.schedules import rate_at
 from streamlstm.learn.weight_norm import WeightNorm
 from streamlstm.learn.windows import Draws, Windows
-from streamlstm.model.layout import Layout, padded
+from streamlstm.model.layout import Layout
 from streamlstm.model.parameters import fold_inputs, initial_theta, matrices
 from streamlstm.types import Float32
 

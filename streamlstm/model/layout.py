@@ -8,7 +8,7 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.kernels.block import block_size
 from streamlstm.kernels.cells import Cell, cell_named
-from streamlstm.kernels.compiling import LANES
+from streamlstm.kernels.compiling import LANES, padded
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import *
 from streamlstm.model.rules import rule_limits, rules_needed
@@ -63,11 +63,6 @@ class Layout:
         """float32 values that one thread needs besides the state."""
         rows = self.sizes[LDZ] + self.sizes[LDR] + 2 * self.sizes[OUTPUTS]
         return int(TILE * rows + block_size(self.num_features))
-
-
-def padded(n: int) -> int:
-    """n rounded up to whole vectors."""
-    return -(-n // LANES) * LANES
 
 
 def make_layout(config: Config, features: int | Sequence[str], num_known: int, *, online: bool) -> Layout:

@@ -10,10 +10,10 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.errors import ModelError
 from streamlstm.kernels.cells import Cell, Layer
+from streamlstm.kernels.compiling import padded
 from streamlstm.kernels.inputs import CALENDAR
 from streamlstm.kernels.layout import BARE, HEADS, REGRESSORS
 from streamlstm.kernels.wave import skip_lanes
-from streamlstm.model.layout import padded
 from streamlstm.model.outlook import GAUSSIAN_OUTPUTS, Outlook
 from streamlstm.types import Float32, Float64, Int64
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from streamlstm.errors import UsageError
 from streamlstm.kernels.cells import CELLS, cell_named
+from streamlstm.kernels.compiling import padded
 from streamlstm.kernels.layout import TILE
 from streamlstm.kernels.step import step_batch, step_sequence
 from streamlstm.types import Float32, Int32
@@ -37,7 +38,7 @@ class RecurrentLayer:
             raise UsageError(f"streams: {streams}; at least 1 is needed")
         self._step, self._weights = kind.step.address, kind.pack(kind.layer(weights))
         self._scratch = np.zeros(TILE * (I + H + kind.room(H)), np.float32)
-        self.state = np.zeros((streams, 2 * kind.padded(H)), np.float32)
+        self.state = np.zeros((streams, 2 * padded(H)), np.float32)
 
     def step(self, x: Float32, streams: Int32) -> Float32:
         """One step of different `streams`, int32 (B), with x float32 (B, I), in one compiled call; their new h (B, H)."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from streamlstm.kernels.cells.program import PROGRAMS, UNITS, Program
 from streamlstm.kernels.cells.tile import step_function
-from streamlstm.kernels.compiling import LANES, CFunction
+from streamlstm.kernels.compiling import CFunction, padded
 from streamlstm.types import Float32
 
 
@@ -27,7 +27,7 @@ class Kernels(NamedTuple):
     """A cell as training kernels see it: sizes, bits of the gates that read inputs and h, addresses of its functions.
 
     late: gates, the last ones, that read in place of h what `early` makes of the others; normal: H with layer
-    normalisation, else 0; normalised: bits of the gates that it is for; own: further vectors without gains.
+    normalisation, else 0, which is for the gates that read h; own: further vectors without gains.
     """
 
     gates: int
@@ -40,7 +40,6 @@ class Kernels(NamedTuple):
     early_forward: int
     early_backward: int
     normal: int
-    normalised: int
     own: int
 
 
@@ -95,14 +94,9 @@ class Cell:
         """One step on a state of float16."""
         return step_function(PROGRAMS.index(self.program), int(self.layer_norm), 1)
 
-    @staticmethod
-    def padded(H: int) -> int:
-        """H rounded up to whole vectors."""
-        return -(-H // LANES) * LANES
-
     def room(self, H: int) -> int:
         """float32 values of a row of z behind the old h."""
-        return self.program.room(self.layer_norm) * self.padded(H)
+        return self.program.room(self.layer_norm) * padded(H)
 
     def compile(self) -> None:
         """Compiles, or loads, all functions."""
@@ -111,12 +105,11 @@ class Cell:
 
     def kernels(self, H: int) -> Kernels:
         """What training kernels need for H units; compiles, or loads, the functions of training."""
-        program, late = self.program, sum(len(stage.instead) for stage in self.program.stages)
+        late = sum(len(stage.instead) for stage in self.program.stages)
         early_forward, early_backward = (function.address for function in self.early) if self.early else (0, 0)
         return Kernels(
             self.gates, self.vectors, _bits(self.input_gates), _bits(self.recurrent_gates), self.forward.address,
-            self.backward.address, late, early_forward, early_backward, H if self.layer_norm else 0,
-            _bits(program.normalised), self.own_vectors,
+            self.backward.address, late, early_forward, early_backward, H if self.layer_norm else 0, self.own_vectors,
         )  # fmt: skip
 
     def shapes(self, I: int, H: int) -> tuple[tuple[int, ...], ...]:
@@ -131,16 +124,16 @@ class Cell:
         """Panels (flat) of a layer, see `program`."""
         W_ih, W_hh, bias, vectors = layer
         G, V, H, I = self.gates, self.vectors, W_hh.shape[1], W_ih.shape[1]
-        padded = -(-H // UNITS) * UNITS
-        columns = np.zeros((1 + I + H, G, padded), np.float32)
+        wide = -(-H // UNITS) * UNITS
+        columns = np.zeros((1 + I + H, G, wide), np.float32)
         columns[0, :, :H] = bias.reshape(G, H)
         columns[1 : 1 + I, :, :H] = W_ih.reshape(G, H, I).transpose(2, 0, 1)
         columns[1 + I :, :, :H] = W_hh.reshape(G, H, H).transpose(2, 0, 1)
-        panels = columns.reshape(1 + I + H, G, padded // UNITS, UNITS).transpose(2, 0, 1, 3)
-        behind = np.zeros((V, padded), np.float32)
+        panels = columns.reshape(1 + I + H, G, wide // UNITS, UNITS).transpose(2, 0, 1, 3)
+        behind = np.zeros((V, wide), np.float32)
         behind[:, :H] = vectors.reshape(V, H)
-        further = behind.reshape(V, padded // UNITS, UNITS).transpose(1, 0, 2)
-        return np.concatenate([part.reshape(padded // UNITS, -1) for part in (panels, further)], axis=1).reshape(-1)
+        further = behind.reshape(V, wide // UNITS, UNITS).transpose(1, 0, 2)
+        return np.concatenate([part.reshape(wide // UNITS, -1) for part in (panels, further)], axis=1).reshape(-1)
 
     def tensors(self, layer: Layer) -> dict[str, Float32]:
         """A layer's weights by PyTorch's names and in its order; the bias stands in the first of its two."""

@@ -4,6 +4,8 @@ n = tanh(Wx + b + r (Uh + b')), h = (1 - z) n + z h. Four sums: r, z, and the tw
 other's inputs.
 """
 
+from typing import Any
+
 import numpy as np
 
 from streamlstm.kernels.cells.cell import Cell
@@ -21,7 +23,12 @@ def _finish(units: Units) -> None:
     one = e.constant(1.0)
     ez = units.exp_minus(z)
     en = units.exp_minus(e.add(of_x, e.div(of_h, e.add(one, units.exp_minus(r)))), 2.0)
-    # ((1 - z) tanh(n) + z h) over one denominator
+    write_blend(units, ez, en)
+
+
+def write_blend(units: Units, ez: Any, en: Any) -> None:
+    """Writes h = (1 - z) tanh(n) + z h over one denominator, from exp(-z) and exp(-2 n)."""
+    e, one = units.e, units.e.constant(1.0)
     top = e.fma(units.h(), e.add(one, en), e.mul(e.sub(one, en), ez))
     units.write_h(e.div(top, e.mul(e.add(one, en), e.add(one, ez))))
 

@@ -7,6 +7,7 @@ n = tanh(Wx + U(r h) + b), h = (1 - z) n + z h, with r and z as in `gru`; Keras 
 import numpy as np
 
 from streamlstm.kernels.cells.cell import Cell
+from streamlstm.kernels.cells.gru import write_blend
 from streamlstm.kernels.cells.program import Program, Stage, Units
 from streamlstm.kernels.cells.training import BACKWARD, EARLY_BACKWARD, EARLY_FORWARD, FORWARD, part
 from streamlstm.kernels.compiling import c_function
@@ -21,12 +22,8 @@ def _reset(units: Units) -> None:
 
 
 def _finish(units: Units) -> None:
-    e = units.e
     z, n = units.gates
-    one, ez, en = e.constant(1.0), units.exp_minus(z), units.exp_minus(n, 2.0)
-    # ((1 - z) tanh(n) + z h) over one denominator
-    top = e.fma(units.h(), e.add(one, en), e.mul(e.sub(one, en), ez))
-    units.write_h(e.div(top, e.mul(e.add(one, en), e.add(one, ez))))
+    write_blend(units, units.exp_minus(z), units.exp_minus(n, 2.0))
 
 
 @c_function(EARLY_FORWARD)

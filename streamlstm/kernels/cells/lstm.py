@@ -24,9 +24,6 @@ def _finish(units: Units) -> None:
     units.write_h(e.div(e.sub(one, ec), e.mul(e.add(one, eo), e.add(one, ec))))
 
 
-_GATES = (0, 1, 2, 3)
-
-
 @c_function(FORWARD)
 def forward(vectors, gates, kept, extra, h, c, B, Hp):
     """Gates over their sums, then c and h; keeps the old c and the tanh of the new one. See `training`.
@@ -86,5 +83,6 @@ def backward(vectors, gates, kept, extra, dh, carry, out_vectors, B, Hp):
             up[u] = 0
 
 
+_GATES = (0, 1, 2, 3)
 _STAGE = Stage(_GATES, _finish, inputs=_GATES, h=_GATES)
 LSTM = Cell("lstm", Program(4, 0, (_STAGE,)), forward, backward, forget_gate=1)

@@ -1,7 +1,7 @@
 """Layer normalisation (Ba and others 2016, eq. 4) in training: the sums of a gate to mean 0 and variance 1 over its units.
 
 Arrays are flat float32: gates and hat (B, G Hp), scale (B, G); gains (G Hp) and bias (G Hp) stand per gate. `cell` says by
-its `Kernels` which gates are normalised; the others get their bias alone.
+its `Kernels` which gates read h and are normalised; the others get their bias alone.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def normalise(cell, gates, hat, scale, first, end, bias, gains, B, Hp):
             at = (b * G + gate) * Hp
             sums, kept = gates[at : at + Hp], hat[at : at + Hp]
             shift, gain = bias[gate * Hp : (gate + 1) * Hp], gains[gate * Hp : (gate + 1) * Hp]
-            if cell.normalised >> gate & 1 == 0:
+            if cell.reading_h >> gate & 1 == 0:
                 for u in range(Hp):
                     sums[u] += shift[u]
                 continue
@@ -51,7 +51,7 @@ def take_back(cell, gates, hat, scale, first, end, gains, B, Hp, out_bias, out_g
             gain, d_bias, d_gain = gains[columns], out_bias[columns], out_gains[columns]
             for u in range(H):
                 d_bias[u] += d[u]
-            if cell.normalised >> gate & 1 == 0:
+            if cell.reading_h >> gate & 1 == 0:
                 continue
             mean, along = _F0, _F0
             for u in range(H):

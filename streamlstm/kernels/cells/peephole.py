@@ -29,9 +29,6 @@ def _finish(units: Units) -> None:
     units.write_h(e.div(e.sub(one, ec), e.mul(e.add(one, eo), e.add(one, ec))))
 
 
-_GATES = (0, 1, 2, 3)
-
-
 @c_function(FORWARD)
 def forward(vectors, gates, kept, extra, h, c, B, Hp):
     """Gates over their sums, then c and h; keeps the old c and the new one. See `training`."""
@@ -89,5 +86,6 @@ def backward(vectors, gates, kept, extra, dh, carry, out_vectors, B, Hp):
             d_o[u] += o[u] * after[u]
 
 
+_GATES = (0, 1, 2, 3)
 _STAGE = Stage(_GATES, _finish, inputs=_GATES, h=_GATES)
 PEEPHOLE_LSTM = Cell("peephole_lstm", Program(4, 3, (_STAGE,)), forward, backward, forget_gate=1)
