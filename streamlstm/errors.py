@@ -35,3 +35,7 @@ class StateError(StreamlstmError):
 
 class WorkerError(StreamlstmError):
     """A worker process that ended before its work was done."""
+
+
+class DeviceError(StreamlstmError):
+    """A GPU that is not there, cannot be used, has too little memory, or failed."""

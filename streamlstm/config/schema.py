@@ -202,8 +202,9 @@ class Time(Section):
 
 
 class Runtime(Section):
-    """How the work is done; nothing here changes a bit of the output."""
+    """How the work is done; nothing here changes a bit of the output, but for `backend`."""
 
+    backend: Literal["cpu", "cuda", "auto"] = "cpu"
     threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 1
     batch_rows: Annotated[int, Field(ge=1, le=4_194_304)] = 65_536
     max_streams: Annotated[int, Field(ge=64)] | None = None

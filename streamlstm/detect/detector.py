@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from streamlstm.config import Config, load
 from streamlstm.detect import snapshots
+from streamlstm.detect.backend import on_device
 from streamlstm.detect.engine import Engine
 from streamlstm.detect.episodes import EpisodeLog
 from streamlstm.detect.forecasts import Forecaster
@@ -42,6 +43,9 @@ from streamlstm.model.network import Model
 from streamlstm.state.pool import StreamPool, stages
 from streamlstm.state.rates import possible_rates
 from streamlstm.types import NO_TIME, Episode, EventBatch, Float64, Forecast, Int32, Int64, Scored, ScoredBatch, Stage
+
+if TYPE_CHECKING:
+    from streamlstm.state.device import DeviceRows
 
 CALL = "call"
 """Source of records that a program hands over itself; their rows are counted from 0."""
@@ -81,6 +85,7 @@ class Detector:
                 "model.weights: per_stream keeps what each stream learns in memory; leave runtime.max_streams out, or "
                 "bound the streams that are known with learning.max_known_streams"
             )
+        self._on_device, self.backend_note = on_device(self.config, online=self.online)
         self.threads = 1  # that score a batch; no bit depends on it
         self.rows_of_calls = 0
         self.restored_to = -1  # a restored stream may have absorbed rows up to this one: those are skipped
@@ -108,15 +113,22 @@ class Detector:
         keep = model is not None and all(
             getattr(model.config, part) == getattr(self.config, part) for part in ("threshold", "score")
         )
-        limit = self.config.runtime.max_streams
+        self.engine, device = self._engine()
         self.pool = StreamPool(
-            self.layout, model.starts if model else None, keep_thresholds=keep, limit=limit,
-            most_known=self.config.learning.max_known_streams,
+            self.layout, model.starts if model else None, keep_thresholds=keep, limit=self.config.runtime.max_streams,
+            most_known=self.config.learning.max_known_streams, device=device,
         )  # fmt: skip
-        self.engine = Engine(self.config, self.layout, model)
         self.log = EpisodeLog(features)
         self._slots: dict[str, int] = {}
         self._width = len(features) + len(exogenous)
+
+    def _engine(self) -> tuple[Engine, "DeviceRows | None"]:
+        if not self._on_device:
+            return Engine(self.config, self.layout, self.model), None
+        from streamlstm.detect.device import DeviceEngine, device_rows  # needs the extra `cuda`
+
+        assert self.model is not None, "a GPU scores with frozen weights"
+        return DeviceEngine(self.config, self.layout, self.model), device_rows(self.layout)
 
     # ---- scoring
 
@@ -193,7 +205,7 @@ class Detector:
         x, streams = batch.x, self.pool.streams(batch.keys)
         slots = self.pool.slots(streams)
         if len(batch) and batch.row[0] <= self.restored_to:
-            new = np.flatnonzero(batch.row > self.pool.rows.marks[slots, LAST_ROW])
+            new = np.flatnonzero(batch.row > self.pool.marks(slots)[:, LAST_ROW])
             batch, streams, slots = batch.take(new), streams[new], slots[new]
             x = batch.x
         # Another layout would be another type to the compiler, and half a minute of compiling in mid-stream.

@@ -9,10 +9,10 @@ from streamlstm.config import Config
 from streamlstm.errors import ConfigError
 from streamlstm.kernels import online as learning
 from streamlstm.kernels import thresholds
-from streamlstm.kernels.arguments import Out, Pool
+from streamlstm.kernels.arguments import Out
 from streamlstm.kernels.batch import score_parallel, score_serial
 from streamlstm.kernels.bptt import Work, make_work
-from streamlstm.kernels.compiling import threads_are_safe
+from streamlstm.kernels.compiling import ARITHMETIC, threads_are_safe
 from streamlstm.kernels.layout import (
     GROUP_SEATS,
     HEADS,
@@ -50,16 +50,18 @@ LEARNED = ("counters", "theta", "first", "second", "scale", "gram", "cross", "sk
 class Engine:
     """Weights and scratch of one partition; frozen, or learning online. `sizes` hold this process' addresses."""
 
-    def __init__(self, config: Config, layout: Layout, model: Model | None) -> None:
+    arithmetic = ARITHMETIC
+    """Engines of one class give the same bits."""
+
+    def __init__(self, config: Config, layout: Layout, model: Model | None, *, connect: bool = True) -> None:
         self.layout = layout
         self._rate = config.learning.rate
         D = layout.num_features
         network = model.network if model else None
         self.usual: Float32 = model.usual if model else np.ones(HEADS * D, np.float32)
         self.sizes = layout.sizes.copy()
-        step = layout.cell.step if layout.sizes[KEPT] == layout.sizes[PADDED] else layout.cell.step_half
-        self.sizes[STEP], self.sizes[WAVE] = step.address, score_wave.address
-        thresholds.connect(self.sizes)
+        if connect:
+            self.connect()
         # Without a learner nothing may reach for its arrays: the kernels see a frozen detector with the same rows.
         self._frozen_sizes = self.sizes.copy()
         self._frozen_sizes[ONLINE] = 0
@@ -92,8 +94,15 @@ class Engine:
         self._plan = np.zeros(0, np.int32)
         self._scratch = np.zeros((0, layout.scratch_size), np.float32)
 
+    def connect(self) -> None:
+        """Writes into `sizes` where the functions lie that kernels call by address; compiles, or loads, them."""
+        layout = self.layout
+        step = layout.cell.step if layout.sizes[KEPT] == layout.sizes[PADDED] else layout.cell.step_half
+        self.sizes[STEP], self.sizes[WAVE] = step.address, score_wave.address
+        thresholds.connect(self.sizes)
+
     def score(
-        self, rows: Pool, slots: Int32, time: Int64, x: Float64, row: Int64, source: int, *,
+        self, rows: Any, slots: Int32, time: Int64, x: Float64, row: Int64, source: int, *,
         detail: bool, threads: int = 1, learn: bool = True,
     ) -> Out:  # fmt: skip
         """One compiled call: scores B records and changes `rows` (and, learning, the weights); fresh output arrays."""
@@ -106,7 +115,7 @@ class Engine:
         self.call(arguments, source, threads=threads, learn=learn)
         return out
 
-    def start_threads(self, rows: Pool, threads: int) -> None:
+    def start_threads(self, rows: Any, threads: int) -> None:
         """Scores no records on so many threads, which starts them; ConfigError where Numba has no safe ones."""
         nothing, x = np.zeros(0, np.int64), np.zeros((0, self.layout.num_features + self.layout.num_known))
         slots, out = np.zeros(0, np.int32), self.outputs(0)
@@ -128,7 +137,7 @@ class Engine:
         )
 
     def arguments(
-        self, rows: Pool, slots: Int32, time: Int64, x: Float64, row: Int64, out: Out, *,
+        self, rows: Any, slots: Int32, time: Int64, x: Float64, row: Int64, out: Out, *,
         detail: bool, threads: int = 1, learn: bool = True,
     ) -> tuple[Any, ...]:  # fmt: skip
         """What `call` takes for these arrays; good for any number of calls while they and the weights stay the same."""

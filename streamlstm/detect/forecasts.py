@@ -22,6 +22,7 @@ class Forecaster:
     """Reads forecasts out of rows; made at the first one that is asked for. UsageError where the model makes none."""
 
     def __init__(self, model: Model | None, engine: Engine, features: tuple[str, ...]) -> None:
+        engine.connect()
         if engine.learner is not None:
             raise UsageError(
                 "forecast: the weights learn online and have moved away from the readout that `fit` made; "

@@ -8,7 +8,7 @@ import numpy as np
 
 from streamlstm.detect.engine import Engine
 from streamlstm.errors import UsageError
-from streamlstm.kernels.arguments import Out, Pool
+from streamlstm.kernels.arguments import Out
 from streamlstm.kernels.layout import (
     OUT_ATTRIBUTION,
     OUT_CAUSE,
@@ -42,7 +42,7 @@ class SingleCall:
         self._first = self._x[0]
         self._values, self._codes = self.outputs.values[:, 0], self.outputs.codes[:, 0]
         self._details = self.outputs.details[:, 0]
-        self._rows: Pool | None = None
+        self._rows: Any = None
         self._weights: Float32 | None = None
         self._arguments: tuple[Any, ...] = ()
 
@@ -56,7 +56,7 @@ class SingleCall:
         if not isfinite(total):
             self._first[np.isinf(self._first)] = nan
 
-    def __call__(self, rows: Pool, slot: int, key: str, time: int, row: int, source: int, *, learn: bool) -> Scored:
+    def __call__(self, rows: Any, slot: int, key: str, time: int, row: int, source: int, *, learn: bool) -> Scored:
         """Scores the event whose values were taken last and changes the row of stream `slot` in `rows`."""
         self.slots[0], self._time[0], self._row[0] = slot, time, row
         engine = self._engine

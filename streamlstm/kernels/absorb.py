@@ -6,12 +6,11 @@ The arguments are those of `score`.
 import numpy as np
 
 from streamlstm.kernels import episodes, thresholds
-from streamlstm.kernels.block import ERROR, LEARN_WEIGHT, PART_LEARN, TOTAL, Z, element, entry, fill, set_entries
+from streamlstm.kernels.block import ERROR, LEARN_WEIGHT, PART_LEARN, TOTAL, Z, element, entry, fill, fill_parts
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.episodes import teaching
 from streamlstm.kernels.extremes import absorb_extremes
 from streamlstm.kernels.inputs import BOUND, bounded, learn_inputs
-from streamlstm.kernels.lanes import splat
 from streamlstm.kernels.layout import *
 from streamlstm.types import NO_TIME
 
@@ -96,7 +95,7 @@ def absorb_row(b, s, r, block, present, setup, pool, x, tap, network, n0, live, 
     weight = 1.0 / (mark[SCORED] + 1.0)
     fill(block, LEARN_WEIGHT, r * D, D, np.float32(max(weight, params[LEAST_WEIGHT])) if adapt & ERRORS else _ZERO)
     weight = np.float32(max(weight, params[LEAST_PART_WEIGHT])) if adapt & CALIBRATION else _ZERO
-    set_entries(block, PART_LEARN, r * PARTS, splat(weight))
+    fill_parts(block, PART_LEARN, r, weight)
     mark[IMPUTED] += D - present
     mark[SEEN] += 1
     mark[BEGUN] += 1

@@ -160,6 +160,12 @@ def fill(block, field, e, count, value):
 
 
 @jit(inline=True)
+def fill_parts(block, name, r, value):
+    """Writes the float32 `value` to the entries of record r, one for each of its parts, and up to 11 times more."""
+    fill_lanes(block.values, block.at_entries + name * ENTRIES + r * PARTS, PARTS, value)
+
+
+@jit(inline=True)
 def read_fields(block, r, D, fields, row, column):
     """Copies the first `fields` fields of record r from a stream's row, where they begin at `column`."""
     if D == 1:

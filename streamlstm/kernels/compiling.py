@@ -71,8 +71,10 @@ def _cache_root() -> Path:
 
 def _code_hash() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    here = Path(__file__).parent
+    for path in sorted(here.rglob("*.py")):
+        if path.parent.name != "cuda":  # they are compiled for another processor
+            digest.update(path.read_bytes())
     switches = (config.BOUNDSCHECK, config.OPT, config.CPU_NAME, config.CPU_FEATURES, config.DEBUGINFO_DEFAULT)
     digest.update(repr((numba.__version__, llvm.get_host_cpu_name(), sorted(_FEATURES.items()), switches)).encode())
     return digest.hexdigest()[:16]

@@ -4,7 +4,7 @@ import numpy as np
 
 from streamlstm.kernels.block import AVERAGE, CLIPPED_AVERAGE, LAG, Z, get, put
 from streamlstm.kernels.compiling import LANES, jit
-from streamlstm.kernels.lanes import copy_lanes, load, maximum, minimum, rounded, splat, store, where
+from streamlstm.kernels.lanes import copy_lanes, fill_lanes, load, maximum, minimum, rounded, splat, store, where
 from streamlstm.kernels.layout import LAGS, REGRESSORS, SPANS
 from streamlstm.types import NO_TIME
 
@@ -113,14 +113,15 @@ def calendar(time, first, last, out, o0):
     time, first, last int64 ns: of the record, and of the stream's first and latest records before it. Up to 10 floats
     more are written behind.
     """
-    store(out, o0, splat(_ZERO))
+    fill_lanes(out, o0, CALENDAR, _ZERO)
     if time == NO_TIME or first == NO_TIME or last - first < _SHORTEST:
         return
     for k in range(len(_PERIODS)):
         if last - first >= _COVERED[k]:
             turn = np.float32(np.float64(time % _PERIODS[k]) / _PERIODS[k])
             out[o0 + 2 * k], out[o0 + 2 * k + 1] = turn, turn + _QUARTER
-    store(out, o0, sines_of_turns(load(out, o0)))
+    for k in range(0, CALENDAR, LANES):
+        store(out, o0 + k, sines_of_turns(load(out, o0 + k)))
 
 
 @jit(inline=True)

@@ -38,7 +38,7 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 def begin_parts(block, params):
     """Writes the entries that are the same for all records: the parts' weights, and which of them are squares."""
     for r in range(block.records):
-        set_entries(block, IS_ROOT, r * PARTS, splat(_ONE))
+        fill_parts(block, IS_ROOT, r, _ONE)
         set_entry(block, IS_ROOT, r * PARTS + VARIABILITY, _ZERO)
         set_entry(block, IS_ROOT, r * PARTS + RANGE, _ZERO)
         for part in range(PARTS):

@@ -53,3 +53,33 @@ def plan_batch(slots, out_order, out_starts, spare):
             U += 1
     out_starts[U] = B
     return U
+
+
+@jit
+def plan_waves(slots, out_order, out_waves, spare):
+    """Writes the records of a batch wave by wave, and returns how many waves there are.
+
+    slots int32 (B) -> out_order int32 (B), positions in the batch, those of a wave in slot order; out_waves int32 (B + 1),
+    of which the first entries say where each wave begins in out_order, then where the last one ends. spare int32
+    (4 B + 1 + SPARE) is scratch.
+    """
+    B = slots.shape[0]
+    order, starts, active = spare[:B], spare[B : 2 * B + 1], spare[2 * B + 1 : 3 * B + 1]
+    count = plan_batch(slots, order, starts, spare[3 * B + 1 :])
+    for u in range(count):
+        active[u] = u
+    wave = at = 0
+    while count > 0:
+        out_waves[wave] = at
+        left = 0
+        for j in range(count):
+            u = active[j]
+            out_order[at + j] = order[starts[u] + wave]
+            if starts[u] + wave + 1 < starts[u + 1]:
+                active[left] = u
+                left += 1
+        at += count
+        count = left
+        wave += 1
+    out_waves[wave] = at
+    return wave

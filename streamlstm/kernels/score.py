@@ -30,10 +30,10 @@ from streamlstm.kernels.block import (
     Z,
     entry,
     fill,
+    fill_parts,
     read_entries,
     read_fields,
     set_element,
-    set_entries,
     set_entry,
     write_entries,
     write_fields,
@@ -55,7 +55,7 @@ from streamlstm.kernels.inputs import (
     read_clipped,
     spread_of,
 )
-from streamlstm.kernels.lanes import copy_lanes, load, splat, store
+from streamlstm.kernels.lanes import copy_lanes, load, store
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.parts import (
     WILD,
@@ -178,13 +178,13 @@ def enter_row(b, s, r, setup, pool, records, tap, out, prediction, p0, block, br
     full = begun >= RECENT_ROWS - 1
     fill(block, FULL, r * D, D, _ONE if full else _ZERO)
     gain = np.float32(params[SMOOTH_GAIN]) if mark[SCORED] > 0 else _ONE
-    set_entries(block, GAIN, r * PARTS, splat(gain if count > 0 else _ZERO))
+    fill_parts(block, GAIN, r, gain if count > 0 else _ZERO)
     if not full:
         set_entry(block, GAIN, r * PARTS + VARIABILITY, _ZERO)
-    set_entries(block, COUNT, r * PARTS, splat(np.float32(count)))
+    fill_parts(block, COUNT, r, np.float32(count))
     set_entry(block, COUNT, r * PARTS + VARIABILITY, np.float32(D))
     settled = mark[SCORED] >= params[CALIBRATING_ROWS] or params[ADAPT] != BY_STAGE
-    set_entries(block, MOST, r * PARTS, splat(WILD if settled else WILD_EARLY))
+    fill_parts(block, MOST, r, WILD if settled else WILD_EARLY)
     return True
 
 
@@ -211,7 +211,7 @@ def score_block(block, rows, slots, places, broken, present, setup, pool, record
             lift = lifted(score, state[LIMIT], records.x[rows[r]], pool.stats[slots[r]], sizes, params)
             set_entry(block, VALUE, r * PARTS + RANGE, entry(block, VALUE, r * PARTS + RANGE) + (lift - score))
             score = lift
-        set_entries(block, SCORE_NOW, r * PARTS, splat(score))
+        fill_parts(block, SCORE_NOW, r, score)
     share_out(block, D, np.float32(params[SMOOTH_GAIN]))
     learns = False
     for r in range(block.records):

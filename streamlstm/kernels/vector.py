@@ -22,12 +22,15 @@ VECTOR = ir.VectorType(FLOAT, LANES)
 class Emitter(Arithmetic):
     """One intrinsic's builder, with the few operations on vectors of `lanes` values that the kernels use."""
 
+    converts_halves = HAS_FLOAT16
+
     def __init__(self, builder: Any, lanes: int = LANES) -> None:
         self.builder, self.lanes = builder, lanes
-        self._vector, self._bits = ir.VectorType(FLOAT, lanes), ir.VectorType(I32, lanes)
-        if HAS_FMA:
-            kind = ir.FunctionType(self._vector, [self._vector] * 3)
-            self._fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{lanes}f32")
+        self._vector, self._bits = self._of(FLOAT), self._of(I32)
+
+    def _of(self, kind: Any) -> Any:
+        """The type of so many values of a kind."""
+        return ir.VectorType(kind, self.lanes)
 
     def constant(self, value: float) -> Any:
         """All lanes `value`, rounded to float32."""
@@ -92,7 +95,7 @@ class Emitter(Arithmetic):
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once where the host can (class `fma`), else twice (class `nofma`)."""
         if HAS_FMA:
-            return self.builder.call(self._fma, [a, b, c])
+            return self._call("fma", a, b, c)
         return self.builder.fadd(self.builder.fmul(a, b), c)
 
     def load(self, base: Any, offset: Any) -> Any:
@@ -130,10 +133,10 @@ class Emitter(Arithmetic):
         """Nearest integers, halves to the even one."""
         return self._call("rint", x)
 
-    def _call(self, name: str, x: Any) -> Any:
-        kind = ir.FunctionType(self._vector, [self._vector])
+    def _call(self, name: str, *values: Any) -> Any:
+        kind = ir.FunctionType(self._vector, [self._vector] * len(values))
         return self.builder.call(
-            cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{self.lanes}f32"), [x]
+            cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{self.lanes}f32"), values
         )
 
     def first_lanes(self, count: Any) -> Any:
@@ -158,18 +161,18 @@ class Emitter(Arithmetic):
         """Floats of the float16 at base + offset, counted in float16."""
         value = self.builder.load(self._at_half(base, offset))
         value.align = 2
-        return self.builder.fpext(value, self._vector) if HAS_FLOAT16 else self._widened(value)
+        return self.builder.fpext(value, self._vector) if self.converts_halves else self._widened(value)
 
     def store_half(self, value: Any, base: Any, offset: Any) -> None:
         """Writes floats as the nearest float16 at base + offset, counted in float16."""
-        kind = ir.VectorType(ir.HalfType(), self.lanes)
-        halves = self.builder.fptrunc(value, kind) if HAS_FLOAT16 else self._narrowed(value, kind)
+        kind = self._of(ir.HalfType())
+        halves = self.builder.fptrunc(value, kind) if self.converts_halves else self._narrowed(value, kind)
         self.builder.store(halves, self._at_half(base, offset)).align = 2
 
     def _widened(self, halves: Any) -> Any:
         """float32 of float16 by their bits: its 5 bits of exponent count from 15, ours from 127."""
         b = self.builder
-        bits = b.zext(b.bitcast(halves, ir.VectorType(ir.IntType(16), self.lanes)), self._bits)
+        bits = b.zext(b.bitcast(halves, self._of(ir.IntType(16))), self._bits)
         sign = self.shift_left(self.both(bits, self.integers(0x8000)), 16)
         size = self.shift_left(self.both(bits, self.integers(0x7FFF)), 13)
         scaled = self.bits(self.mul(self.of_bits(size), self.constant(2.0**112)))  # also of what is denormal
@@ -189,13 +192,13 @@ class Emitter(Arithmetic):
         out = b.select(b.icmp_signed("<", size, self.integers(0x38800000)), small, normal)
         out = b.select(b.icmp_signed(">=", size, self.integers(0x47800000)), self.integers(0x7C00), out)
         out = b.select(b.icmp_signed(">", size, self.integers(0x7F800000)), self.integers(0x7E00), out)
-        whole = b.trunc(b.or_(out, sign), ir.VectorType(ir.IntType(16), self.lanes))
+        whole = b.trunc(b.or_(out, sign), self._of(ir.IntType(16)))
         return b.bitcast(whole, kind)
 
     def _at_half(self, base: Any, offset: Any) -> Any:
         b = self.builder
         first = b.gep(b.bitcast(base, ir.HalfType().as_pointer()), [offset])
-        return b.bitcast(first, ir.VectorType(ir.HalfType(), self.lanes).as_pointer())
+        return b.bitcast(first, self._of(ir.HalfType()).as_pointer())
 
     def prefetch(self, base: Any, size: Any) -> None:
         """Asks for the cache lines of `size` bytes at base, to be written."""

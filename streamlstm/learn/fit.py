@@ -299,7 +299,7 @@ def find_starts(
                 keep_thresholds=False,
             )
             pool.slots(np.array([pool.stream("")], np.int32))
-            rows = pool.rows
+            rows = pool.host
             engine.score(rows, np.zeros(len(x), np.int32), recording.time, x, np.arange(len(x)), 0, detail=False)
             known[n] = rows.state[0, columns]
             if stage == ERRORS:

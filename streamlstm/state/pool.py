@@ -9,7 +9,7 @@ numbered by their first records; a stream's number is its row, unless memory is 
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,10 @@ from streamlstm.model.network import Starts
 from streamlstm.state.keys import KeyTable
 from streamlstm.state.recency import Recency
 from streamlstm.state.spill import Residents
-from streamlstm.types import NO_TIME, Int32, Stage, UInt8
+from streamlstm.types import NO_TIME, Int32, Int64, Stage, UInt8
+
+if TYPE_CHECKING:
+    from streamlstm.state.device import DeviceRows
 
 Indices = npt.NDArray[np.intp] | Int32
 _COPIED = 4096  # streams: some milliseconds
@@ -51,6 +54,7 @@ class StreamPool:
     """Rows of state for any number of streams; see `kernels.layout` for their columns.
 
     limit    rows in memory at most, None for no bound; a batch must not name more streams than that
+    device   the rows where they lie in the memory of a GPU, else None; not with a limit
     recency  what decides which streams are forgotten, None where all stay known
     changed  bool, for each 2 ** shift streams: some row has changed since the flag was cleared
     """
@@ -63,8 +67,10 @@ class StreamPool:
         keep_thresholds: bool,
         limit: int | None = None,
         most_known: int | None = None,
+        device: "DeviceRows | None" = None,
     ) -> None:
         self.layout = layout
+        self.device = device
         self.keys = KeyTable()
         self.recency = Recency(self.keys, most_known) if most_known is not None else None
         self.forgotten = 0
@@ -94,8 +100,13 @@ class StreamPool:
         self._residents.limit = limit
 
     @property
-    def rows(self) -> Pool:
-        """The rows in memory; replaced by others as they grow."""
+    def rows(self) -> "Pool | DeviceRows":
+        """The rows where they are scored; those in memory are replaced by others as they grow."""
+        return self.device if self.device is not None else self.host
+
+    @property
+    def host(self) -> Pool:
+        """Those in the host's memory."""
         return self._rows if self._residents is None else self._residents.rows
 
     def track(self, shift: int) -> None:
@@ -123,7 +134,12 @@ class StreamPool:
             slots, new = self._residents.rows_for(streams)
             begun = self._residents.rows_for(new)[0] if len(new) else new
         if len(new):
-            self._begin(begun, new)
+            if self.device is not None:
+                fresh = self._zeros(len(new))
+                self._begin(fresh, np.arange(len(new), dtype=np.int32), new)
+                self.device.write(new, fresh)
+            else:
+                self._begin(self.host, begun, new)
             self._begun = count
         if count >> self.shift >= len(self.changed):
             self.changed = np.concatenate([self.changed, np.zeros(count >> self.shift, np.bool_)])
@@ -146,14 +162,13 @@ class StreamPool:
             if self._residents is not None:
                 self._residents.forget(gone)
             else:
-                for of in self._rows:
+                for of in self._rows if self.device is None else ():
                     of[gone] = 0
                 self._renewed = np.concatenate([self._renewed, gone])
         return end
 
-    def _begin(self, slots: Indices, streams: Int32) -> None:
-        """Begins rows `slots` of the new `streams`."""
-        rows = self.rows
+    def _begin(self, rows: Pool, slots: Indices, streams: Int32) -> None:
+        """Begins rows `slots`, all zero, of the new `streams`."""
         rows.stats[slots] = np.nan
         rows.marks[slots, LAST_ROW] = -1
         rows.marks[slots, FIRST_TIME] = rows.marks[slots, LAST_TIME] = NO_TIME
@@ -161,19 +176,22 @@ class StreamPool:
         if starts is None:
             return
         if len(starts.keys) == 1:
-            self._start_from(slots, np.zeros(len(slots), np.intp), starts)
+            self._start_from(rows, slots, np.zeros(len(slots), np.intp), starts)
             return
         known = [(slots[at], n) for at, key in enumerate(self.keys.strings_of(streams).to_pylist())
                  if (n := self._start_slots.get(key)) is not None]  # fmt: skip
         if known:
             some, numbers = np.array(known, np.intp).T
-            self._start_from(some, numbers, starts)
+            self._start_from(rows, some, numbers, starts)
 
     def _reserve(self, count: int) -> None:
         """Room for `count` rows: doubled while that is a small copy, then at once for as many as half the memory holds.
 
         Zeros that nothing has touched take no memory yet; to copy half a million streams stood still for 1.4 s.
         """
+        if self.device is not None:
+            self.device.reserve(count)
+            return
         before = len(self._rows.state)
         if count <= before:
             return
@@ -189,11 +207,11 @@ class StreamPool:
     def _zeros(self, room: int) -> Pool:
         return _mapped(self._rows, lambda of: np.zeros((room, of.shape[1]), of.dtype))
 
-    def _start_from(self, slots: Indices, numbers: Indices, starts: Starts) -> None:
+    def _start_from(self, rows: Pool, slots: Indices, numbers: Indices, starts: Starts) -> None:
         """Begins rows `slots` from the model's streams `numbers`."""
         sizes = self.layout.sizes
-        state, marks = self.rows.state, self.rows.marks
-        self.rows.stats[slots, : starts.stats.shape[1]] = starts.stats[numbers]
+        state, marks = rows.state, rows.marks
+        rows.stats[slots, : starts.stats.shape[1]] = starts.stats[numbers]
         state[np.ix_(slots, self.layout.known_columns)] = starts.known[numbers]
         marks[slots, READY] = 1
         marks[slots, OWN] = starts.own[numbers]
@@ -212,17 +230,23 @@ class StreamPool:
             return self.read(stream, stream + 1)
         fresh = StreamPool(self.layout, self._starts, keep_thresholds=self._keep_thresholds)
         fresh.slots(np.array([fresh.stream(key)], np.int32))
-        return fresh.rows
+        return fresh._rows
 
     def read(self, first: int, end: int) -> Pool:
         """Copies of the rows of streams first .. end."""
+        if self.device is not None:
+            return self.device.read(np.arange(first, end, dtype=np.int32))
         if self._residents is not None:
             return self._residents.read(np.arange(first, end, dtype=np.int32))
         return _mapped(self._rows, lambda of: of[first:end].copy())
 
+    def marks(self, slots: Int32) -> Int64:
+        """Marks (B, MARKS) of rows `slots` (B)."""
+        return self.host.marks[slots] if self.device is None else self.device.read(slots).marks
+
     def scan(self) -> Iterator[tuple[int, Pool]]:
         """All rows in pieces, in the order of streams: the first stream of each piece, and its rows."""
-        if self._residents is None:
+        if self._residents is None and self.device is None:
             yield 0, _mapped(self._rows, lambda of: of[: len(self)])
             return
         for first in range(0, len(self), _SCANNED):
@@ -242,7 +266,7 @@ class StreamPool:
 
     def extend(self, columns: dict[str, Any]) -> None:
         """Takes rows of `columns`, all of streams that are new here, in their order."""
-        for name, rows in self.rows._asdict().items():
+        for name, rows in self._rows._asdict().items():
             wide = columns[f"pool.{name}"].shape[1]
             if wide != rows.shape[1]:
                 raise StateError(
@@ -260,6 +284,9 @@ class StreamPool:
         taken = Pool(*(columns[f"pool.{name}"] for name in Pool._fields))
         if self._residents is not None:
             self._residents.adopt(np.arange(first, len(self), dtype=np.int32), taken)
+        elif self.device is not None:
+            self._reserve(len(self))
+            self.device.write(np.arange(first, len(self), dtype=np.int32), taken)
         else:
             self._reserve(len(self))
             _copy(taken, self._rows, slice(first, first + count))

@@ -19,7 +19,7 @@ number and width in `layout`, and a line below.
 from typing import Any
 
 from streamlstm.kernels.calls import call_absorb, call_limit
-from streamlstm.kernels.compiling import jit
+from streamlstm.kernels.compiling import CFunction, jit
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.thresholds import conformal, contrast, dspot, fixed, likelihood, ndt, quantile, sigma, spot
 from streamlstm.types import Int64
@@ -40,8 +40,13 @@ _SCAN = 16  # records between two limits where one costs about as much as learni
 
 def connect(sizes: Int64) -> None:
     """Writes into `sizes` where the functions of its kind lie in this process; compiles, or loads, them."""
-    module = _FUNCTIONS[int(sizes[KIND])]
-    sizes[ABSORBING], sizes[LIMITING] = module.absorb.address, module.limit.address
+    absorb, limit = functions_of(int(sizes[KIND]))
+    sizes[ABSORBING], sizes[LIMITING] = absorb.address, limit.address
+
+
+def functions_of(kind: int) -> tuple[CFunction, CFunction]:
+    """`absorb` and `limit` of a kind."""
+    return _FUNCTIONS[kind].absorb, _FUNCTIONS[kind].limit
 
 
 @jit(inline=True)

@@ -1,0 +1,148 @@
+"""One value where the CPU has a vector of 16: the twins of `kernels.lanes` and of the places of a `kernels.block`.
+
+A thread of a device scores one record, so the loops over vectors become loops over values, and arithmetic on lanes is
+float32 arithmetic. A block's scratch is strided here: value k of neighbouring records lies side by side.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from streamlstm.kernels import block, interpreted, lanes
+from streamlstm.kernels.arithmetic import Arithmetic
+from streamlstm.kernels.compiling import intrinsic_with
+from streamlstm.kernels.cuda.compiling import device
+from streamlstm.kernels.layout import PARTS
+from streamlstm.kernels.vector import FLOAT, I32, Emitter
+
+CONSTANTS = {"LANES": 1, "ENTRIES": PARTS}
+"""Of the modules of the CPU's kernels, where they speak of vectors."""
+
+
+class Scalar(Emitter):
+    """Emits operations on single float32, always with a fused multiply-add."""
+
+    converts_halves = False  # what LLVM would call for it is not there
+
+    def __init__(self, builder: Any) -> None:
+        super().__init__(builder, 1)
+
+    def _of(self, kind: Any) -> Any:
+        return kind
+
+    def constant(self, value: float) -> Any:
+        """The float32 nearest to `value`."""
+        return ir.Constant(FLOAT, value)
+
+    def integers(self, value: int) -> Any:
+        """An int32."""
+        return ir.Constant(I32, value)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once."""
+        return self.builder.fma(a, b, c)
+
+
+class Fused(interpreted.Numbers):
+    """What `Scalar` emits, on NumPy's numbers."""
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once."""
+        return interpreted.fused(a, b, c)
+
+
+NUMBERS: Arithmetic = Fused()
+
+
+@intrinsic_with(NUMBERS.fma)
+def fma(typing_context, a, b, c):
+    """a * b + c of float32, rounded once."""
+    return types.float32(
+        types.float32, types.float32, types.float32
+    ), lambda context, builder, signature, arguments: Scalar(builder).fma(*arguments)
+
+
+@intrinsic_with(NUMBERS.log1p)
+def _log1p(typing_context, v):
+    """ln(1 + v) of v >= 0."""
+    return types.float32(types.float32), lambda context, builder, signature, arguments: Scalar(builder).log1p(
+        *arguments
+    )
+
+
+@intrinsic_with(np.sqrt)
+def _sqrt(typing_context, v):
+    """The square root of a float, correctly rounded."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (value,) = arguments
+        kind, name = ir.FunctionType(value.type, [value.type]), f"llvm.sqrt.f{v.bitwidth}"
+        return builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [value])
+
+    return v(v), generate
+
+
+def _load(array, at):
+    return array[at]
+
+
+def _store(array, at, v):
+    array[at] = v
+
+
+def _same(v):
+    return v
+
+
+def _abs(v):
+    return abs(v)
+
+
+def _rounded(v):
+    return (v + MAGIC) - MAGIC
+
+
+def _where(mask, chosen, other):
+    return chosen if mask else other
+
+
+def _minimum(a, b):
+    return a if a < b else b
+
+
+def _maximum(a, b):
+    return a if a > b else b
+
+
+def _move(source, i, target, j):
+    target[j] = source[i]
+
+
+def _get(of, name, at):
+    return of.values[name * of.stride + at]
+
+
+def _put(of, name, at, value):
+    of.values[name * of.stride + at] = value
+
+
+def _entry(of, name, at):
+    return of.values[of.at_entries + name * PARTS + at]
+
+
+def _set_entry(of, name, at, value):
+    of.values[of.at_entries + name * PARTS + at] = value
+
+
+MAGIC = np.float32(12582912.0)
+TWINS: dict[Any, Any] = {
+    twin_of: device(function, inline=True)
+    for twin_of, function in (
+        (lanes.load, _load), (lanes.store, _store), (lanes.move, _move), (lanes.splat, _same), (lanes.absolute, _abs),
+        (lanes.rounded, _rounded), (lanes.where, _where), (lanes.minimum, _minimum), (lanes.maximum, _maximum),
+        (block.get, _get), (block.element, _get), (block.put, _put), (block.set_element, _put),
+        (block.entries, _entry), (block.entry, _entry), (block.set_entries, _set_entry), (block.set_entry, _set_entry),
+    )
+} | {lanes.log1p: _log1p, lanes.square_root: _sqrt, np.sqrt: _sqrt}  # fmt: skip

@@ -1,0 +1,225 @@
+"""A detector's kernels and memory on a device: a batch goes in, wave after wave is launched, scores come out.
+
+The batch is taken in parts. While one part is computed, the next one's records are copied in and the results of the one
+before are copied out: one stream of the device copies, another one computes. Between the launches of a part nothing waits.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core import types
+
+from streamlstm.kernels.arguments import Out, Records
+from streamlstm.kernels.cells.cell import Cell
+from streamlstm.kernels.cells.program import PROGRAMS
+from streamlstm.kernels.cuda import desk as at
+from streamlstm.kernels.cuda.compiling import cuda
+from streamlstm.kernels.cuda.memory import DeviceArray, Pinned, device_errors, gather, new_stream
+from streamlstm.kernels.cuda.records import block_floats, judge_kernel, predict, prepare
+from streamlstm.kernels.cuda.step import WARP, shared_floats, step_kernel, tile_for
+from streamlstm.kernels.layout import *
+from streamlstm.kernels.plan import SPARE, plan_waves
+from streamlstm.kernels.wave import panels_size
+from streamlstm.types import Float32, Float64, Int64
+
+_MOST, _LEAST = 65_536, 1024
+_SCRATCH_BYTES = 512 << 20
+"""Scratch of one wave at most, unless the records are so wide that not even _LEAST of them fit."""
+_PREPARE_THREADS, _PREDICT_THREADS, _JUDGE_THREADS = 128, 256, 64
+
+
+class _Step(NamedTuple):
+    """The launch of one layer: its kernel, rows of a block, warps, bytes of shared memory, and its arguments."""
+
+    kernel: Any
+    rows: int
+    groups: int
+    shared: int
+    arguments: tuple[int, int, int, int]
+
+
+class _Buffers:
+    """Arrays of one part of a batch: records that go in, results that come out, and the desk that says where they are."""
+
+    def __init__(self) -> None:
+        self.records = {
+            at.SLOTS: _Pair(np.int32), at.TIME: _Pair(np.int64), at.X: _Pair(np.float64), at.ROW: _Pair(np.int64)
+        }  # fmt: skip
+        self.values, self.codes = _Pair(np.float32), _Pair(np.uint16)
+        self.details, self.episodes = _Pair(np.float64), DeviceArray(np.int64)
+        self.desk = _Pair(np.int64)
+        self.copied, self.done = cuda.event(), cuda.event()
+
+
+class _Pair:
+    """An array of the device with its twin in pinned memory."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.device, self.host = DeviceArray(dtype), Pinned(dtype)
+
+    def send(self, values: Any, stream: Any) -> None:
+        """Copies values to the device."""
+        pinned = self.host.first(values.size)
+        pinned[:] = values.reshape(-1)
+        self.device.reserve(values.size)
+        self.device.put(pinned, stream)
+
+    def fetch(self, size: int, stream: Any) -> Any:
+        """Asks for the first `size` values, which are there when the stream is synchronised."""
+        pinned = self.host.first(size)
+        self.device.get(pinned, stream)
+        return pinned
+
+
+class _Part(NamedTuple):
+    """A part of a batch that is being computed: where its records stand, in the order in which they are computed."""
+
+    buffers: _Buffers
+    place: Any
+    records: int
+    detail: bool
+
+
+class Machine:
+    """The kernels of one detector with frozen weights; not thread-safe."""
+
+    def __init__(self, cell: Cell, sizes: Int64, params: Float64, weights: Float32, usual: Float32) -> None:
+        with device_errors("start"):
+            self._sizes = sizes
+            self._copy, self._compute = new_stream(), new_stream()
+            self._constants = {
+                at.SIZES: _resident(sizes), at.PARAMS: _resident(params), at.WEIGHTS: _resident(weights),
+                at.USUAL: _resident(usual),
+            }  # fmt: skip
+            D, O = int(sizes[N_FEATURES]), int(sizes[OUTPUTS])
+            self._scratch = {
+                at.TAKEN: (np.int32, 1), at.INPUTS: (np.float32, D + int(sizes[N_KNOWN])),
+                at.REGRESSORS: (np.float32, int(sizes[LDR])), at.NETWORK: (np.float32, O),
+                at.PREDICTION: (np.float32, O), at.BLOCKS: (np.float32, int(block_floats(D))),
+            }  # fmt: skip
+            self._memory = {name: DeviceArray(dtype) for name, (dtype, _) in self._scratch.items()}
+            row_bytes = 4 * sum(wide for _, wide in self._scratch.values())
+            self._most = min(max(_SCRATCH_BYTES // row_bytes, _LEAST), _MOST)
+            self._widest = 0
+            self._buffers = _Buffers(), _Buffers()
+            self._prepare, self._predict = _kernel(prepare, 2), _kernel(predict, 1)
+            self._judge = _kernel(judge_kernel(int(sizes[KIND])), 2)
+            self._steps = self._layers(cell)
+
+    def _layers(self, cell: Cell) -> list[_Step]:
+        sizes, program, normal = self._sizes, PROGRAMS.index(cell.program), int(cell.layer_norm)
+        H, kept, half = int(sizes[HIDDEN]), int(sizes[KEPT]), int(sizes[KEPT] != sizes[PADDED])
+        inputs, w0, h0, below = int(sizes[N_FEATURES] + sizes[N_KNOWN]), 0, int(sizes[AT_LAYERS]), -1
+        steps = []
+        for _ in range(int(sizes[LAYERS])):
+            tile = tile_for(program, normal, inputs, H, own=bool(sizes[WEIGHTS] > 0))
+            shared = 4 * shared_floats(program, normal, inputs, H, tile)
+            kernel = _kernel(step_kernel(program, normal, half, *tile), 5)
+            steps.append(_Step(kernel, tile.rows * tile.groups, tile.groups, shared, (w0, inputs, below, h0)))
+            w0 += int(panels_size(sizes, inputs))
+            below, h0, inputs = h0, h0 + 2 * kept, H
+        return steps
+
+    def score(self, rows: Any, records: Records, out: Out) -> None:
+        """Scores the records (arrays of the host) on `rows` (`state.device.DeviceRows`); writes `out`, arrays of the host."""
+        with device_errors("score a batch; what its streams hold now is unknown, go on from a snapshot"):
+            B, before = len(records.slots), None
+            for number, first in enumerate(range(0, B, self._most)):
+                part = self._submit(self._buffers[number % 2], rows, records, first, min(first + self._most, B))
+                if before is not None:
+                    self._collect(before, out)
+                before = part
+            if before is not None:
+                self._collect(before, out)
+
+    def _submit(self, buffers: _Buffers, rows: Any, records: Records, first: int, end: int) -> _Part:
+        """Copies records first .. end to the device and launches all that is to be done with them."""
+        n = end - first
+        order, waves = np.empty(n, np.int32), np.empty(n + 1, np.int32)
+        count = plan_waves(records.slots[first:end], order, waves, np.empty(4 * n + 1 + SPARE, np.int32))
+        sorted_already = bool((np.diff(order) == 1).all())
+        place: Any = slice(first, end) if sorted_already else first + order.astype(np.int64)
+        given: tuple[Any, ...] = records.slots, records.time, records.x, records.row
+        for pair, values in zip(buffers.records.values(), given, strict=True):
+            pair.send(values[place], self._copy)
+        buffers.copied.record(self._copy)
+        buffers.copied.wait(self._compute)
+        widest = int(np.diff(waves[: count + 1]).max())
+        if widest > self._widest:
+            self._widest = widest
+            for name, (_, wide) in self._scratch.items():
+                self._memory[name].reserve(widest * wide)
+        D = int(self._sizes[N_FEATURES])
+        for array, size in (
+            (buffers.values.device, OUT_VALUES * n), (buffers.codes.device, OUT_CODES * n),
+            (buffers.details.device, OUT_DETAILS * n * D), (buffers.episodes, MARKS * n),
+        ):  # fmt: skip
+            array.reserve(size)
+        buffers.desk.send(self._desk(buffers, rows, n, records), self._compute)
+        desk = buffers.desk.device.vector(at.LENGTH)
+        for wave in range(count):
+            self._launch(desk, int(waves[wave]), int(waves[wave + 1] - waves[wave]))
+        buffers.done.record(self._compute)
+        return _Part(buffers, place, n, bool(records.detail))
+
+    def _desk(self, buffers: _Buffers, rows: Any, n: int, records: Records) -> Int64:
+        desk = np.zeros(at.LENGTH, np.int64)
+        arrays = self._constants | self._memory | {
+            at.STATE: rows.state, at.STATS: rows.stats, at.MARKS: rows.marks,
+            at.VALUES: buffers.values.device, at.CODES: buffers.codes.device, at.DETAILS: buffers.details.device,
+            at.EPISODES: buffers.episodes,
+        }  # fmt: skip
+        for name, array in (arrays | {name: pair.device for name, pair in buffers.records.items()}).items():
+            desk[name] = array.address
+        desk[at.LENGTH_OF_SIZES], desk[at.LENGTH_OF_PARAMS] = (self._constants[of].size for of in (at.SIZES, at.PARAMS))
+        desk[at.LENGTH_OF_WEIGHTS], desk[at.STREAMS] = self._constants[at.WEIGHTS].size, rows.room
+        desk[at.RECORDS], desk[at.WIDEST], desk[at.ENTRIES] = n, self._widest, self._scratch[at.BLOCKS][1]
+        desk[at.SOURCE], desk[at.DETAIL] = records.source, records.detail
+        return desk
+
+    def _launch(self, desk: Any, first: int, count: int) -> None:
+        stream = self._compute
+        self._prepare[-(-count // _PREPARE_THREADS), _PREPARE_THREADS, stream](desk, first, count)
+        for step in self._steps:
+            step.kernel[-(-count // step.rows), (WARP, step.groups), stream, step.shared](desk, count, *step.arguments)
+        elements = count * HEADS * int(self._sizes[N_FEATURES])
+        self._predict[-(-elements // _PREDICT_THREADS), _PREDICT_THREADS, stream](desk, count)
+        self._judge[-(-count // _JUDGE_THREADS), _JUDGE_THREADS, stream](desk, first, count)
+
+    def _collect(self, part: _Part, out: Out) -> None:
+        """Waits for a part and writes its results to their places."""
+        buffers, n, place = part.buffers, part.records, part.place
+        D = int(self._sizes[N_FEATURES])
+        buffers.done.wait(self._copy)
+        values = buffers.values.fetch(OUT_VALUES * n, self._copy).reshape(OUT_VALUES, n)
+        codes = buffers.codes.fetch(OUT_CODES * n, self._copy).reshape(OUT_CODES, n)
+        details = None
+        if part.detail:
+            details = buffers.details.fetch(OUT_DETAILS * n * D, self._copy).reshape(OUT_DETAILS, n, D)
+        self._copy.synchronize()
+        out.values[:, place], out.codes[:, place] = values, codes
+        number = np.arange(n)
+        where = number + place.start if isinstance(place, slice) else place
+        told = np.flatnonzero(codes[OUT_DETAILED])
+        if details is not None:
+            out.details[:, place] = details
+        elif len(told):
+            rows = (told + n * np.arange(OUT_DETAILS)[:, None]).reshape(-1)
+            out.details[:, where[told]] = gather(buffers.details.device, rows, D, self._copy).reshape(
+                OUT_DETAILS, -1, D
+            )
+        changed = np.flatnonzero(codes[OUT_CHANGE])
+        if len(changed):
+            out.episodes[where[changed]] = gather(buffers.episodes, changed, MARKS, self._copy)
+
+
+def _resident(values: Any) -> DeviceArray:
+    array = DeviceArray(values.dtype, values.size)
+    array.put(np.ascontiguousarray(values))
+    cuda.synchronize()
+    return array
+
+
+def _kernel(function: Any, integers: int) -> Any:
+    """A kernel of the desk and so many integers, compiled now."""
+    return cuda.jit(types.void(types.int64[::1], *[types.int64] * integers))(function)
