@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba.core import cgutils as numba_cgutils
 from numba.core import types
 
 from streamlstm.kernels import block, interpreted, lanes
@@ -17,6 +18,7 @@ from streamlstm.kernels.cuda.compiling import device
 from streamlstm.kernels.layout import PARTS
 from streamlstm.kernels.vector import FLOAT, I32, Emitter
 
+cgutils: Any = numba_cgutils
 CONSTANTS = {"LANES": 1, "ENTRIES": PARTS}
 """Of the modules of the CPU's kernels, where they speak of vectors."""
 
@@ -73,7 +75,7 @@ def _log1p(typing_context, v):
 
 
 @intrinsic_with(np.sqrt)
-def _sqrt(typing_context, v):
+def square_root(typing_context, v):
     """The square root of a float, correctly rounded."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -84,12 +86,38 @@ def _sqrt(typing_context, v):
     return v(v), generate
 
 
-def _load(array, at):
-    return array[at]
+def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+    """Address of element `at` of a vector, which may be strided, without the question whether `at` is negative."""
+    made = context.make_array(kind)(context, builder, array)
+    if kind.layout == "C":
+        return builder.gep(made.data, [at])
+    (stride,) = cgutils.unpack_tuple(builder, made.strides, 1)
+    first = builder.ptrtoint(made.data, ir.IntType(64))
+    return builder.inttoptr(builder.add(first, builder.mul(at, stride)), made.data.type)
 
 
-def _store(array, at, v):
+@intrinsic_with(lambda array, at: array[at])
+def load(typing_context, array, at):
+    """Element `at` of a vector; seven integer instructions less than its index takes."""
+    return array.dtype(array, types.int64), lambda context, builder, signature, arguments: builder.load(
+        _place(context, builder, signature.args[0], *arguments)
+    )
+
+
+def _stored(array, at, v):
     array[at] = v
+
+
+@intrinsic_with(_stored)
+def store(typing_context, array, at, v):
+    """Writes v to element `at` of a vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, at, v = arguments
+        builder.store(v, _place(context, builder, signature.args[0], array, at))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, array.dtype), generate
 
 
 def _same(v):
@@ -117,32 +145,34 @@ def _maximum(a, b):
 
 
 def _move(source, i, target, j):
-    target[j] = source[i]
+    store(target, j, load(source, i))
 
 
 def _get(of, name, at):
-    return of.values[name * of.stride + at]
+    return load(of.values, name * of.stride + at)
 
 
 def _put(of, name, at, value):
-    of.values[name * of.stride + at] = value
+    store(of.values, name * of.stride + at, value)
 
 
 def _entry(of, name, at):
-    return of.values[of.at_entries + name * PARTS + at]
+    return load(of.values, of.at_entries + name * PARTS + at)
 
 
 def _set_entry(of, name, at, value):
-    of.values[of.at_entries + name * PARTS + at] = value
+    store(of.values, of.at_entries + name * PARTS + at, value)
 
 
 MAGIC = np.float32(12582912.0)
 TWINS: dict[Any, Any] = {
     twin_of: device(function, inline=True)
     for twin_of, function in (
-        (lanes.load, _load), (lanes.store, _store), (lanes.move, _move), (lanes.splat, _same), (lanes.absolute, _abs),
+        (lanes.move, _move), (lanes.splat, _same), (lanes.absolute, _abs),
         (lanes.rounded, _rounded), (lanes.where, _where), (lanes.minimum, _minimum), (lanes.maximum, _maximum),
         (block.get, _get), (block.element, _get), (block.put, _put), (block.set_element, _put),
         (block.entries, _entry), (block.entry, _entry), (block.set_entries, _set_entry), (block.set_entry, _set_entry),
     )
-} | {lanes.log1p: _log1p, lanes.square_root: _sqrt, np.sqrt: _sqrt}  # fmt: skip
+} | {
+    lanes.load: load, lanes.store: store, lanes.log1p: _log1p, lanes.square_root: square_root, np.sqrt: square_root
+}  # fmt: skip

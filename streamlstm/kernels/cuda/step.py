@@ -4,12 +4,16 @@ A block brings the inputs and the old h of its rows into shared memory, so that 
 written. Then it goes through the units, 32 at a time, one for each thread of a warp: rows of weights come through shared
 memory, and a thread keeps the sums of all gates of its unit for `rows` rows in registers. Each sum is the chain of fused
 multiply-adds that the CPU's tile has, and no row depends on the rows beside it.
+
+In shared memory value k of row r lies at k * `across` + r: a thread reads its rows four at a time, and the writes of a
+warp, each of another k, meet in only eight banks.
 """
 
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba.core import types
 
 from streamlstm.kernels.cells.program import LARGEST_SUM, PROGRAMS, UNITS, VARIANCE_FLOOR, Stage, Units
@@ -17,9 +21,9 @@ from streamlstm.kernels.compiling import LANES, intrinsic_with
 from streamlstm.kernels.cuda import desk as at
 from streamlstm.kernels.cuda.compiling import cuda, device
 from streamlstm.kernels.cuda.desk import floats, ints, longs, longs_2
-from streamlstm.kernels.cuda.lanes import NUMBERS, Scalar, _sqrt, fma
+from streamlstm.kernels.cuda.lanes import NUMBERS, Scalar, fma, load, square_root, store
 from streamlstm.kernels.layout import HIDDEN, KEPT, MARKS, OWN, STATE_WIDTH, WEIGHTS
-from streamlstm.kernels.vector import I64, data
+from streamlstm.kernels.vector import FLOAT, I64, data
 
 WARP = 32
 CHUNK = 16
@@ -40,11 +44,16 @@ class Tile(NamedTuple):
 TILES = (Tile(8, 8), Tile(8, 4), Tile(8, 2), Tile(8, 1), Tile(4, 1), Tile(2, 1), Tile(1, 1))
 
 
+def _across(R: int) -> int:
+    """float32 values between two values of a row in shared memory."""
+    return R + 4 if R >= 8 else R
+
+
 def shared_floats(program: int, normal: int, inputs: int, H: int, tile: Tile) -> int:
     """float32 values of shared memory that a block needs."""
     of = PROGRAMS[program]
     row = inputs + H + of.room(bool(normal)) * (-(-H // LANES) * LANES)
-    return tile.rows * tile.groups * row + CHUNK * of.gates * WARP
+    return _across(tile.rows * tile.groups) * row + CHUNK * of.gates * WARP
 
 
 def tile_for(program: int, normal: int, inputs: int, H: int, *, own: bool) -> Tile:
@@ -64,6 +73,7 @@ def step_kernel(program: int, normal: int, half: int, rows: int, groups: int) ->
     """
     of = PROGRAMS[program]
     R = rows * groups
+    across = _across(R)
     two_stages = int(len(of.stages) > 1)
     first_stage = _stage(program, 0, normal, half, rows, groups)
     last_stage = _stage(program, len(of.stages) - 1, normal, half, rows, groups)
@@ -79,23 +89,26 @@ def step_kernel(program: int, normal: int, half: int, rows: int, groups: int) ->
         H, kept = sizes[HIDDEN], sizes[KEPT]
         padded = (H + LANES - 1) // LANES * LANES
         shared = cuda.shared.array(0, types.float32)
-        ldz = inputs + H + room * padded
-        row0 = cuda.blockIdx.x * R
+        row0 = np.int64(cuda.blockIdx.x) * R
         if R == 1 and sizes[WEIGHTS] > 0:
             marks = longs_2(desk[at.MARKS], desk[at.STREAMS], MARKS)
             w0 += marks[max(taken[row0], 0), OWN] * sizes[WEIGHTS]
         for r in range(cuda.threadIdx.y, R, groups):
-            s = taken[row0 + r] if row0 + r < count else -1
+            s = np.int64(load(taken, row0 + r)) if row0 + r < count else np.int64(-1)
             for k in range(cuda.threadIdx.x, inputs, WARP):
                 value = _ZERO
                 if s >= 0:
-                    value = x[(row0 + r) * inputs + k] if below < 0 else read_value(half, state, s * lds + below, k)
-                shared[r * ldz + k] = value
+                    value = (
+                        load(x, (row0 + r) * inputs + k) if below < 0 else read_value(half, state, s * lds + below, k)
+                    )
+                store(shared, k * across + r, value)
             for k in range(cuda.threadIdx.x, H, WARP):
-                shared[r * ldz + inputs + k] = read_value(half, state, s * lds + h0, k) if s >= 0 else _ZERO
-        first_stage(taken, row0, count, state, lds, h0, h0 + kept, weights, w0, inputs, H, padded, shared, ldz)
+                value = read_value(half, state, s * lds + h0, k) if s >= 0 else _ZERO
+                store(shared, (inputs + k) * across + r, value)
+        chunk = across * (inputs + H + room * padded)
+        first_stage(taken, row0, count, state, lds, h0, h0 + kept, weights, w0, inputs, H, padded, shared, chunk)
         if two_stages:
-            last_stage(taken, row0, count, state, lds, h0, h0 + kept, weights, w0, inputs, H, padded, shared, ldz)
+            last_stage(taken, row0, count, state, lds, h0, h0 + kept, weights, w0, inputs, H, padded, shared, chunk)
 
     return step
 
@@ -105,134 +118,177 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
     """The device function of one stage for all units: sums, then the cell's units; see `step_kernel`."""
     of = PROGRAMS[program]
     stage = of.stages[number]
-    G, N, R, threads, width = of.gates, len(stage.gates), rows * groups, WARP * groups, of.gates * UNITS
-    further, own_vectors, held = of.further(bool(normal)) * UNITS, of.vectors, rows * len(stage.gates)
+    N, R, threads, width = len(stage.gates), rows * groups, WARP * groups, of.gates * UNITS
+    across, held = _across(R), rows * N
+    further, own_vectors = of.further(bool(normal)) * UNITS, of.vectors
     gates = stage.gates
     normalised = tuple(int(bool(normal) and gate in of.normalised) for gate in gates)
-    sums = tuple(_sums(stage, gates_read, what, G, rows, groups) for gates_read, what in stage.reading())
-    reads = tuple({"all": 0, "x": 1, "h": 2, "instead": 3}[what] for _, what in stage.reading())
-    first_sum, second_sum, third_sum = (list(sums) + 3 * [_no_sum])[:3]
-    first_read, second_read, third_read = (list(reads) + 3 * [-1])[:3]
+    sums = [_sums(stage, read, what, width, rows, groups) for read, what in stage.reading()]
+    first_sum, second_sum, third_sum = (sums + 3 * [_no_sum])[:3]
     instead_wide = int(len(of.stages) > 1)
 
-    def run(taken, row0, count, state, lds, h0, c0, weights, w0, inputs, H, padded, shared, ldz):
+    def run(taken, row0, count, state, lds, h0, c0, weights, w0, inputs, H, padded, shared, chunk):
         panels = (H + UNITS - 1) // UNITS
         size = (1 + inputs + H) * width + further
-        chunk, z_sums = R * ldz, inputs + H + instead_wide * padded
+        kept_sums = inputs + H + instead_wide * padded
         acc = cuda.local.array(held, types.float32)
-        first_row = cuda.threadIdx.y * rows
+        first_row = np.int64(cuda.threadIdx.y) * rows
         for u0 in range(0, H, WARP):
-            u = u0 + cuda.threadIdx.x
+            u = u0 + np.int64(cuda.threadIdx.x)
             inside = u < panels * UNITS
             begin = w0 + u // UNITS * size + u % UNITS
             for n in range(N):
-                bias = weights[begin + gates[n] * UNITS] if inside and normalised[n] == 0 else _ZERO
+                bias = load(weights, begin + gates[n] * UNITS) if inside and normalised[n] == 0 else _ZERO
                 for r in range(rows):
                     acc[r * N + n] = bias
-            matrix = w0 + width
-            first_sum(acc, first_read, weights, matrix, size, panels, u0, inputs, H, shared, chunk, ldz)
-            if second_read >= 0:
-                second_sum(acc, second_read, weights, matrix, size, panels, u0, inputs, H, shared, chunk, ldz)
-            if third_read >= 0:
-                third_sum(acc, third_read, weights, matrix, size, panels, u0, inputs, H, shared, chunk, ldz)
+            first_sum(acc, weights, begin + width, inside, inputs, H, shared, chunk)
+            second_sum(acc, weights, begin + width, inside, inputs, H, shared, chunk)
+            third_sum(acc, weights, begin + width, inside, inputs, H, shared, chunk)
             if inside:
                 behind = begin + (1 + inputs + H) * width
                 for r in range(rows):
                     row = first_row + r
-                    z = row * ldz
                     if normal:
                         for n in range(N):
-                            shared[z + z_sums + gates[n] * padded + u] = _clamped(acc[r * N + n])
-                    elif row0 + row < count and taken[row0 + row] >= 0:
-                        s = taken[row0 + row] * lds
-                        _finish(program, number, half, acc, r * N, state, s + h0, s + c0, u, shared, z + inputs + H + u,
-                                weights, behind)  # fmt: skip
+                            store(shared, (kept_sums + gates[n] * padded + u) * across + row, _clamp(acc[r * N + n]))
+                    elif row0 + row < count and load(taken, row0 + row) >= 0:
+                        s = np.int64(load(taken, row0 + row)) * lds
+                        _finish(program, number, half, acc, r * N, state, s + h0, s + c0, u, shared,
+                                (inputs + H + u) * across + row, weights, behind)  # fmt: skip
         if normal:
             cuda.syncthreads()
             for e in range(cuda.threadIdx.y * WARP + cuda.threadIdx.x, R * N, threads):
-                if normalised[e % N] == 1:
-                    _standardise(shared, e // N * ldz + z_sums + gates[e % N] * padded, H)
+                n = e // R
+                if normalised[n] == 1:
+                    _standardise(shared, (kept_sums + gates[n] * padded) * across + e % R, across, H)
             cuda.syncthreads()
             for u in range(cuda.threadIdx.x, panels * UNITS, WARP):
                 begin = w0 + u // UNITS * size + u % UNITS
                 behind = begin + (1 + inputs + H) * width
                 for r in range(rows):
                     row = first_row + r
-                    z = row * ldz
-                    if row0 + row < count and taken[row0 + row] >= 0:
+                    if row0 + row < count and load(taken, row0 + row) >= 0:
                         for n in range(N):
-                            value = shared[z + z_sums + gates[n] * padded + u]
+                            value = load(shared, (kept_sums + gates[n] * padded + u) * across + row)
                             if normalised[n] == 1:
-                                gain = weights[behind + (own_vectors + gates[n]) * UNITS]
-                                value = fma(value, gain, weights[begin + gates[n] * UNITS])
+                                gain = load(weights, behind + (own_vectors + gates[n]) * UNITS)
+                                value = fma(value, gain, load(weights, begin + gates[n] * UNITS))
                             acc[n] = value
-                        s = taken[row0 + row] * lds
-                        _finish(program, number, half, acc, 0, state, s + h0, s + c0, u, shared, z + inputs + H + u,
-                                weights, behind)  # fmt: skip
+                        s = np.int64(load(taken, row0 + row)) * lds
+                        _finish(program, number, half, acc, 0, state, s + h0, s + c0, u, shared,
+                                (inputs + H + u) * across + row, weights, behind)  # fmt: skip
         cuda.syncthreads()
 
     return device(run, inline=True)
 
 
-def _no_sum(acc, read, weights, matrix, size, panels, u0, inputs, H, shared, chunk, ldz):
+def _nothing(acc, weights, matrix, inside, inputs, H, shared, chunk):
     """Of a stage that reads fewer things."""
 
 
-@cache
-def _sums(stage: Stage, gates: tuple[int, ...], what: str, G: int, rows: int, groups: int) -> Any:
-    """The device function that adds to the sums of `gates` what they read of one kind."""
-    N, all_gates, threads, width = len(gates), len(stage.gates), WARP * groups, G * UNITS
-    places = tuple(stage.gates.index(gate) for gate in gates)
+_no_sum = device(_nothing, inline=True)
 
-    def add(acc, read, weights, matrix, size, panels, u0, inputs, H, shared, chunk, ldz):
-        row0 = inputs if read >= 2 else 0
-        z0 = inputs + H if read == 3 else row0
-        terms = inputs + H if read == 0 else (inputs if read == 1 else H)
-        thread, unit = cuda.threadIdx.y * WARP + cuda.threadIdx.x, cuda.threadIdx.x
-        z = cuda.threadIdx.y * rows * ldz + z0
+
+@cache
+def _sums(stage: Stage, gates: tuple[int, ...], what: str, width: int, rows: int, groups: int) -> Any:
+    """The device function that adds to the sums of `gates` what they read of one kind, CHUNK values at a time."""
+    N, all_gates, across = len(gates), len(stage.gates), _across(rows * groups)
+    first_place = tuple(stage.gates.index(gate) for gate in gates)
+    reads_inputs, reads_all, reads_instead = int(what == "x"), int(what == "all"), int(what == "instead")
+
+    def add(acc, weights, matrix, inside, inputs, H, shared, chunk):
+        row0 = np.int64(0) if reads_inputs or reads_all else inputs
+        z0 = inputs + H if reads_instead else row0
+        terms = inputs + H if reads_all else (inputs if reads_inputs else H)
+        unit, row = np.int64(cuda.threadIdx.x), np.int64(cuda.threadIdx.y) * rows
         for k0 in range(0, terms, CHUNK):
             here = min(CHUNK, terms - k0)
             cuda.syncthreads()
-            for e in range(thread, here * N * WARP, threads):
-                k, n, u = e // (N * WARP), e // WARP % N, u0 + e % WARP
-                value = _ZERO
-                if u < panels * UNITS:
-                    value = weights[matrix + u // UNITS * size + (row0 + k0 + k) * width + gates[n] * UNITS + u % UNITS]
-                shared[chunk + e] = value
+            if inside:
+                for e in range(cuda.threadIdx.y, here * N, groups):
+                    place = matrix + (row0 + k0 + e // N) * width + gates[e % N] * UNITS
+                    store(shared, chunk + e * WARP + unit, load(weights, place))
             cuda.syncthreads()
-            for k in range(here):
-                for n in range(N):
-                    w = shared[chunk + (k * N + n) * WARP + unit]
-                    for r in range(rows):
-                        at_sum = r * all_gates + places[n]
-                        acc[at_sum] = fma(shared[z + r * ldz + k0 + k], w, acc[at_sum])
+            _chain(rows, N, all_gates, first_place, acc, shared, (z0 + k0) * across + row, across, chunk + unit, here)
 
     return device(add, inline=True)
 
 
-def _clamp_sum(x):
-    low, high = -_LARGEST, _LARGEST
-    x = low if x < low else x
-    return high if high < x else x
+def _chained(rows, N, all_gates, places, acc, shared, z, across, w, count):
+    for k in range(count):
+        for n in range(N):
+            for r in range(rows):
+                of = r * all_gates + places[n]
+                acc[of] = NUMBERS.fma(shared[z + k * across + r], shared[w + (k * N + n) * WARP], acc[of])
+
+
+@intrinsic_with(_chained)
+def _chain(typing_context, rows, N, all_gates, places, acc, shared, z, across, w, count):
+    """Adds `count` >= 1 products to the sums acc[r * all_gates + places[n]]: of z[k * across + r] and w[(k * N + n) * WARP].
+
+    The rows are read in vectors; z and across are multiples of what a vector holds.
+    """
+    literals = rows, N, all_gates, across
+    if not all(isinstance(of, types.IntegerLiteral) for of in literals):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        R, gates, all_of, step = (of.literal_value for of in literals)
+        _, _, _, place, acc, shared, z, _, w, count = arguments
+        e, kinds = Scalar(builder), signature.args
+        sums, memory = data(context, builder, kinds[4], acc), data(context, builder, kinds[5], shared)
+        at_sum = [
+            [builder.add(I64(r * all_of), builder.extract_value(place, n)) for n in range(gates)] for r in range(R)
+        ]
+        wide = min(R, 4)
+        found: dict[int, Any] = {}
+
+        def rows_of(r: int, k: Any) -> Any:
+            if r % wide == 0:
+                first = builder.gep(memory, [builder.add(builder.add(z, I64(r)), builder.mul(k, I64(step)))])
+                if wide == 1:
+                    found[r] = builder.load(first)
+                else:
+                    vector = builder.load(builder.bitcast(first, ir.VectorType(FLOAT, wide).as_pointer()))
+                    vector.align = 4 * wide
+                    found.update((r + j, builder.extract_element(vector, ir.IntType(32)(j))) for j in range(wide))
+            return found[r]
+
+        def weights_of(n: int, k: Any) -> Any:
+            return e.load(memory, builder.add(builder.add(w, I64(n * WARP)), builder.mul(k, I64(gates * WARP))))
+
+        totals = e.accumulate([[e.load(sums, of) for of in row] for row in at_sum], count, weights_of, rows_of)
+        for places_of, values in zip(at_sum, totals, strict=True):
+            for of, value in zip(places_of, values, strict=True):
+                e.store(value, sums, of)
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(rows, N, all_gates, places, acc, shared, n, across, n, n), generate
 
 
 _LARGEST = np.float32(LARGEST_SUM)
 _FLOOR, _ONE = np.float32(VARIANCE_FLOOR), np.float32(1)
-_clamped = device(_clamp_sum, inline=True)
 
 
-def _standardise_row(shared, start, H):
+def _clamp(x):
+    """x within what squares of sums can take; NaN stays NaN."""
+    x = -_LARGEST if x < -_LARGEST else x
+    return _LARGEST if x > _LARGEST else x
+
+
+def _standardise(shared, start, stride, H):
     """Brings H values to mean 0 and variance 1; sums of 16 chains, then pairs of them, as on the CPU."""
     chains = cuda.local.array(LANES, types.float32)
-    units = np.float32(H)
+    units, padded = np.float32(H), (H + LANES - 1) // LANES * LANES
     centre = _ZERO
     for again in range(2):
         for lane in range(LANES):
             chains[lane] = _ZERO
-        for k in range((H + LANES - 1) // LANES * LANES):
+        for k in range(padded):
             value = _ZERO
             if k < H:
-                value = shared[start + k]
+                value = load(shared, start + k * stride)
                 if again == 1:
                     value = (value - centre) * (value - centre)
             chains[k % LANES] += value
@@ -243,12 +299,12 @@ def _standardise_row(shared, start, H):
             half //= 2
         if again == 0:
             centre = chains[0] / units
-    scale = _ONE / _sqrt(chains[0] / units + _FLOOR)
-    for k in range((H + LANES - 1) // LANES * LANES):
-        shared[start + k] = (shared[start + k] - centre) * scale
+    scale = _ONE / square_root(chains[0] / units + _FLOOR)
+    for k in range(padded):
+        store(shared, start + k * stride, (load(shared, start + k * stride) - centre) * scale)
 
 
-_standardise = device(_standardise_row)
+_clamp, _standardise = device(_clamp, inline=True), device(_standardise)
 
 
 class _Unit:
