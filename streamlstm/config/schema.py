@@ -239,6 +239,7 @@ class Delivery(Section):
     on_missing_offsets: Literal["earliest", "latest", "cold_start", "fail"] = "fail"
     on_new_topic: Literal["cold_start", "fail"] = "fail"
     on_mismatch: Literal["cold_start", "fail"] = "fail"
+    on_class_change: Literal["accept", "fail"] = "fail"
 
 
 class Service(Section):

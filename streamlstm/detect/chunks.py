@@ -17,7 +17,6 @@ import safetensors.numpy
 from streamlstm.config import config_hash
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import StateError
-from streamlstm.kernels.compiling import ARITHMETIC
 from streamlstm.kernels.layout import LAST_ROW
 from streamlstm.model.files import FORMAT
 from streamlstm.version import VERSION
@@ -44,6 +43,7 @@ class Manifest:
     chunks       names of the blobs that hold rows, in the order of streams
     learned      name of the blob that holds weights that learn, None where they are frozen
     topic_id     the topic's identity, empty where the broker tells none: a topic made anew has another
+    changes      where rows went on under another arithmetic class, oldest first
     written_at   seconds since 1970, for people
     """
 
@@ -56,6 +56,7 @@ class Manifest:
     origin: Origin
     topic_id: str
     written_at: float
+    changes: tuple[str, ...] = ()
     version: str = VERSION
     format: str = FORMAT
 
@@ -72,8 +73,8 @@ class Manifest:
                 raise StateError(f"snapshot: has format {content['format']}, this version reads format {FORMAT}")
             origin = content.pop("origin")
             names = {name: tuple(origin[name]) for name in ("features", "exogenous")}
-            chunks = tuple(content.pop("chunks"))
-            return cls(**content, chunks=chunks, origin=Origin(**{**origin, **names}))
+            chunks, changes = tuple(content.pop("chunks")), tuple(content.pop("changes", ()))
+            return cls(**content, chunks=chunks, changes=changes, origin=Origin(**{**origin, **names}))
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(f"snapshot: the manifest cannot be read: {error}") from error
 
@@ -81,7 +82,9 @@ class Manifest:
 def origin_of(detector: Detector) -> Origin:
     """What `detector`'s scores depend on beside the records."""
     model = detector.model.hash if detector.model else NO_MODEL
-    return Origin(model, config_hash(detector.config), ARITHMETIC, detector.features, detector.exogenous)
+    return Origin(
+        model, config_hash(detector.config), detector.engine.arithmetic, detector.features, detector.exogenous
+    )
 
 
 def pack(tensors: dict[str, Any]) -> bytes:
@@ -106,6 +109,10 @@ def restore(detector: Detector, manifest: Manifest, blob: Callable[[str], bytes]
     except (safetensors.SafetensorError, ValueError) as error:
         raise StateError(f"snapshot of {manifest.partition}: cannot be read: {error}") from error
     detector.log.sources = [manifest.partition]
+    now = detector.engine.arithmetic
+    detector.class_changes = list(manifest.changes)
+    if now != manifest.origin.arithmetic:
+        detector.class_changes.append(f"{manifest.origin.arithmetic} -> {now} at offset {manifest.next_offset}")
 
 
 def pack_learned(detector: Detector) -> bytes | None:

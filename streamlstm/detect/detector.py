@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +86,8 @@ class Detector:
                 "bound the streams that are known with learning.max_known_streams"
             )
         self._on_device, self.backend_note = on_device(self.config, online=self.online)
+        self.class_changes: list[str] = []
+        """Where restored rows went on under another arithmetic class, whose bits are others."""
         self.threads = 1  # that score a batch; no bit depends on it
         self.rows_of_calls = 0
         self.restored_to = -1  # a restored stream may have absorbed rows up to this one: those are skipped
@@ -302,9 +304,16 @@ class Detector:
         snapshots.save(self, path)
 
     @classmethod
-    def restore(cls, path: str | Path) -> Self:
-        """The detector of a snapshot: what it goes on to say equals what the one that wrote it would have said."""
-        return snapshots.load(cls, path)
+    def restore(
+        cls, path: str | Path, *, backend: Literal["cpu", "cuda", "auto"] | None = None,
+        on_class_change: Literal["accept", "fail"] = "fail",
+    ) -> Self:  # fmt: skip
+        """The detector of a snapshot: what it goes on to say equals what the one that wrote it would have said.
+
+        `backend` stands for the `runtime.backend` that wrote it. On a processor of another arithmetic class only with
+        `on_class_change="accept"`: scores then agree to rounding alone, and `class_changes` says where that began.
+        """
+        return snapshots.load(cls, path, backend, on_class_change)
 
 
 def _finite(x: Float64) -> Float64:

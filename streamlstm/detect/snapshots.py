@@ -1,18 +1,19 @@
 """Snapshots: everything that the next record depends on, in one safetensors file, with checks on the way back."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamlstm.config import Config
 from streamlstm.errors import ModelError, StateError
-from streamlstm.kernels.compiling import ARITHMETIC
 from streamlstm.model.files import FORMAT, describe, model_from, read_tensors, save_tensors
 from streamlstm.version import VERSION
 
 if TYPE_CHECKING:
     from streamlstm.detect.detector import Detector
 
+log = logging.getLogger(__name__)
 D = TypeVar("D", bound="Detector")
 
 
@@ -31,31 +32,48 @@ def save(detector: "Detector", path: str | Path) -> None:
         "sources": detector.log.sources,
         "rows_of_calls": detector.rows_of_calls,
         "model": describe(detector.model) if detector.model else None,
+        "class_changes": detector.class_changes,
     }
-    metadata = {"streamlstm": "snapshot", "format": FORMAT, "version": VERSION, "arithmetic": ARITHMETIC}
+    metadata = {
+        "streamlstm": "snapshot",
+        "format": FORMAT,
+        "version": VERSION,
+        "arithmetic": detector.engine.arithmetic,
+    }
     save_tensors(path, tensors, metadata | {"description": json.dumps(description)})
 
 
-def load(cls: type[D], path: str | Path) -> D:
-    """The detector of a snapshot; raises StateError where the file is damaged or another arithmetic class wrote it."""
+def load(cls: type[D], path: str | Path, backend: str | None, on_class_change: str) -> D:
+    """The detector of a snapshot; see `Detector.restore`. Raises StateError where the file is damaged, or another
+    arithmetic class wrote it and such a change is not accepted."""
     try:
         tensors, metadata = read_tensors(path, "snapshot")
         description = json.loads(metadata["description"])
-        if metadata["arithmetic"] != ARITHMETIC:
-            raise StateError(
-                f"{path}: written with arithmetic class {metadata['arithmetic']}, this host has {ARITHMETIC}: "
-                "the bits would differ; restore on a host of the same class"
-            )
         model = None
         if description["model"] is not None:
             own = {name.removeprefix("model."): array for name, array in tensors.items() if name.startswith("model.")}
             model = model_from(own, description["model"])
+        settings = description["config"]
+        if backend is not None:
+            settings["runtime"]["backend"] = backend
         detector = cls(
-            Config.model_validate(description["config"]),
+            Config.model_validate(settings),
             model=model,
             features=description["features"],
             exogenous=description["exogenous"],
         )
+        detector.class_changes = description["class_changes"]
+        then, now = metadata["arithmetic"], detector.engine.arithmetic
+        if then != now:
+            if on_class_change != "accept":
+                raise StateError(
+                    f"{path}: written with arithmetic class {then}, this is class {now}: the bits would differ; restore "
+                    "on a processor of that class, or with on_class_change='accept'"
+                )
+            log.warning(
+                "%s: goes on from arithmetic class %s under %s: scores agree to rounding alone", path, then, now
+            )
+            detector.class_changes.append(f"{then} -> {now} at row {description['rows_of_calls']}")
         detector.pool.extend(tensors)
         detector.log.sources = description["sources"]
         detector.rows_of_calls = description["rows_of_calls"]

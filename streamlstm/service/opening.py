@@ -1,5 +1,6 @@
 """From a command's arguments to a source, a model, a configuration and outputs that fit each other."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from streamlstm.sources.addresses import is_topic
 from streamlstm.sources.ranges import TopicRange
 from streamlstm.types import DeadLetter
 
+log = logging.getLogger(__name__)
 STDIN = STDOUT = "-"
 
 
@@ -67,6 +69,8 @@ def make_detector(
     """A detector of these columns with the threads that the configuration asks for."""
     detector = Detector(config, model=model, features=features, exogenous=exogenous)
     detector.threads = config.runtime.num_threads
+    if detector.backend_note:
+        log.warning(detector.backend_note)
     if detector.threads > 1 and not detector.online:  # never in the first event's time
         detector.engine.start_threads(detector.pool.rows, detector.threads)
     return detector

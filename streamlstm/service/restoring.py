@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from streamlstm.config.schema import Delivery
 from streamlstm.detect.chunks import Manifest, Origin, origin_of, restore
@@ -111,7 +111,20 @@ def find_start(
         _decide(name, what, settings.on_new_topic, "on_new_topic", "all streams start anew")
         return Start(fresh, False, same_topic=False)
     keep = True
-    differing = _differing(manifest.origin, origin_of(detector))
+    now = origin_of(detector)
+    differing = _differing(manifest.origin, now)
+    if replace(manifest.origin, arithmetic=now.arithmetic) == now and differing:
+        what = f"the snapshot at offset {manifest.next_offset} was written under another {differing[0]}"
+        if settings.mode == "exactly_once" and committed is not None and committed > manifest.next_offset:
+            raise StateError(
+                f"{name}: {what}, and flags were sent up to offset {committed}: scoring those records again would give other "
+                "bits; go on once on a processor of that class, until it is stopped"
+            )
+        if settings.on_class_change == "accept":
+            _decide(name, what, "accept", "on_class_change", "scores agree with those before to rounding alone")
+            differing = []
+        elif settings.on_mismatch == "fail":
+            _decide(name, what, "fail", "on_class_change", "")
     if differing:
         what = f"the snapshot was written under another {', '.join(differing)}"
         _decide(name, what, settings.on_mismatch, "on_mismatch", "all streams start anew")

@@ -98,6 +98,7 @@ class PartitionSnapshots:
         manifest = Manifest(
             self._partition, position, number, streams, tuple(names),
             f"{place}learned" if learned is not None else None, origin_of(detector), self._topic_id, time.time(),
+            tuple(detector.class_changes),
         )  # fmt: skip
         yield Piece(f"{self._owner}/{MANIFEST}", manifest.to_bytes(), 0)
 

@@ -4,6 +4,7 @@ The batch is taken in parts. While one part is computed, the next one's records 
 before are copied out: one stream of the device copies, another one computes. Between the launches of a part nothing waits.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -220,6 +221,7 @@ def _resident(values: Any) -> DeviceArray:
     return array
 
 
+@cache
 def _kernel(function: Any, integers: int) -> Any:
-    """A kernel of the desk and so many integers, compiled now."""
+    """A kernel of the desk and so many integers, compiled now and once for all detectors of the process."""
     return cuda.jit(types.void(types.int64[::1], *[types.int64] * integers))(function)
