@@ -116,6 +116,9 @@ class StreamPool:
 
     def streams(self, keys: pa.DictionaryArray | pa.StringArray) -> Int32:
         """Numbers int32 (B) of the streams named by `keys` (B); new ones get the next numbers, and rows from `slots`."""
+        if self.device is not None and len(self) + len(keys) > self.device.room:  # before any of them is known
+            new = keys.filter(pa.array(self.keys.known(keys) < 0))
+            self.device.reserve(len(self) + len(new.unique()))
         return self.keys.slots_of(keys)
 
     def stream(self, key: str) -> int:

@@ -17,7 +17,8 @@ from streamlstm.kernels.cuda import desk as at
 from streamlstm.kernels.cuda.compiling import cuda
 from streamlstm.kernels.cuda.memory import DeviceArray, Pinned, device_errors, gather, new_stream
 from streamlstm.kernels.cuda.records import block_floats, judge_kernel, predict, prepare
-from streamlstm.kernels.cuda.step import WARP, shared_floats, step_kernel, tile_for
+from streamlstm.kernels.cuda.step import shared_floats, step_kernel, tile_for
+from streamlstm.kernels.cuda.sums import WARP
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.plan import SPARE, plan_waves
 from streamlstm.kernels.wave import panels_size
@@ -224,4 +225,9 @@ def _resident(values: Any) -> DeviceArray:
 @cache
 def _kernel(function: Any, integers: int) -> Any:
     """A kernel of the desk and so many integers, compiled now and once for all detectors of the process."""
-    return cuda.jit(types.void(types.int64[::1], *[types.int64] * integers))(function)
+    return cuda.jit(types.void(*signature(integers)))(function)
+
+
+def signature(integers: int) -> tuple[Any, ...]:
+    """Numba's types of the arguments of a kernel: the desk and so many integers."""
+    return (types.int64[::1], *[types.int64] * integers)

@@ -18,7 +18,7 @@ from streamlstm.kernels.cuda import desk as at
 from streamlstm.kernels.cuda.compiling import Target, cuda, device
 from streamlstm.kernels.cuda.desk import doubles, doubles_2, doubles_3, floats, floats_2, ints, longs, longs_2, shorts_2
 from streamlstm.kernels.cuda.lanes import CONSTANTS, TWINS, fma
-from streamlstm.kernels.cuda.step import read_value
+from streamlstm.kernels.cuda.units import read_value
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.parts import begin_parts
 from streamlstm.kernels.score import drop_row, enter_row, prepare_row, score_block

@@ -13,19 +13,18 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba.core import types
 
-from streamlstm.kernels.cells.program import LARGEST_SUM, PROGRAMS, UNITS, VARIANCE_FLOOR, Stage, Units
-from streamlstm.kernels.compiling import LANES, intrinsic_with
+from streamlstm.kernels.cells.program import PROGRAMS, UNITS, VARIANCE_FLOOR, Stage
+from streamlstm.kernels.compiling import LANES
 from streamlstm.kernels.cuda import desk as at
 from streamlstm.kernels.cuda.compiling import cuda, device
 from streamlstm.kernels.cuda.desk import floats, ints, longs, longs_2
-from streamlstm.kernels.cuda.lanes import NUMBERS, Scalar, fma, load, square_root, store
+from streamlstm.kernels.cuda.lanes import fma, load, square_root, store
+from streamlstm.kernels.cuda.sums import WARP, add_products, begin_sums, keep_sums
+from streamlstm.kernels.cuda.units import finish, read_value
 from streamlstm.kernels.layout import HIDDEN, KEPT, MARKS, OWN, STATE_WIDTH, WEIGHTS
-from streamlstm.kernels.vector import FLOAT, I64, data
 
-WARP = 32
 CHUNK = 16
 """Rows of weights in shared memory at once: 8 KiB of an LSTM's."""
 SHARED_BYTES = 48 * 1024
@@ -131,30 +130,24 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
         panels = (H + UNITS - 1) // UNITS
         size = (1 + inputs + H) * width + further
         kept_sums = inputs + H + instead_wide * padded
-        acc = cuda.local.array(held, types.float32)
+        acc, values = cuda.local.array(held, types.float32), cuda.local.array(N, types.float32)
         first_row = np.int64(cuda.threadIdx.y) * rows
         for u0 in range(0, H, WARP):
             u = u0 + np.int64(cuda.threadIdx.x)
             inside = u < panels * UNITS
             begin = w0 + u // UNITS * size + u % UNITS
-            for n in range(N):
-                bias = load(weights, begin + gates[n] * UNITS) if inside and normalised[n] == 0 else _ZERO
-                for r in range(rows):
-                    acc[r * N + n] = bias
+            begin_sums(rows, N, acc, gates, normalised, weights, begin, inside)
             first_sum(acc, weights, begin + width, inside, inputs, H, shared, chunk)
             second_sum(acc, weights, begin + width, inside, inputs, H, shared, chunk)
             third_sum(acc, weights, begin + width, inside, inputs, H, shared, chunk)
             if inside:
                 behind = begin + (1 + inputs + H) * width
-                for r in range(rows):
-                    row = first_row + r
-                    if normal:
-                        for n in range(N):
-                            store(shared, (kept_sums + gates[n] * padded + u) * across + row, _clamp(acc[r * N + n]))
-                    elif row0 + row < count and load(taken, row0 + row) >= 0:
-                        s = np.int64(load(taken, row0 + row)) * lds
-                        _finish(program, number, half, acc, r * N, state, s + h0, s + c0, u, shared,
-                                (inputs + H + u) * across + row, weights, behind)  # fmt: skip
+                place = (inputs + H + u) * across + first_row
+                if normal:
+                    keep_sums(rows, N, acc, gates, shared, (kept_sums + u) * across + first_row, padded * across)
+                else:
+                    finish(program, number, half, rows, acc, taken, row0 + first_row, count, state, lds, h0, c0, u,
+                           shared, place, weights, behind)  # fmt: skip
         if normal:
             cuda.syncthreads()
             for e in range(cuda.threadIdx.y * WARP + cuda.threadIdx.x, R * N, threads):
@@ -167,16 +160,14 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
                 behind = begin + (1 + inputs + H) * width
                 for r in range(rows):
                     row = first_row + r
-                    if row0 + row < count and load(taken, row0 + row) >= 0:
-                        for n in range(N):
-                            value = load(shared, (kept_sums + gates[n] * padded + u) * across + row)
-                            if normalised[n] == 1:
-                                gain = load(weights, behind + (own_vectors + gates[n]) * UNITS)
-                                value = fma(value, gain, load(weights, begin + gates[n] * UNITS))
-                            acc[n] = value
-                        s = np.int64(load(taken, row0 + row)) * lds
-                        _finish(program, number, half, acc, 0, state, s + h0, s + c0, u, shared,
-                                (inputs + H + u) * across + row, weights, behind)  # fmt: skip
+                    for n in range(N):
+                        value = load(shared, (kept_sums + gates[n] * padded + u) * across + row)
+                        if normalised[n] == 1:
+                            gain = load(weights, behind + (own_vectors + gates[n]) * UNITS)
+                            value = fma(value, gain, load(weights, begin + gates[n] * UNITS))
+                        values[n] = value
+                    finish(program, number, half, 1, values, taken, row0 + row, count, state, lds, h0, c0, u, shared,
+                           (inputs + H + u) * across + row, weights, behind)  # fmt: skip
         cuda.syncthreads()
 
     return device(run, inline=True)
@@ -209,72 +200,14 @@ def _sums(stage: Stage, gates: tuple[int, ...], what: str, width: int, rows: int
                     place = matrix + (row0 + k0 + e // N) * width + gates[e % N] * UNITS
                     store(shared, chunk + e * WARP + unit, load(weights, place))
             cuda.syncthreads()
-            _chain(rows, N, all_gates, first_place, acc, shared, (z0 + k0) * across + row, across, chunk + unit, here)
+            add_products(
+                rows, N, all_gates, first_place, acc, shared, (z0 + k0) * across + row, across, chunk + unit, here
+            )
 
     return device(add, inline=True)
 
 
-def _chained(rows, N, all_gates, places, acc, shared, z, across, w, count):
-    for k in range(count):
-        for n in range(N):
-            for r in range(rows):
-                of = r * all_gates + places[n]
-                acc[of] = NUMBERS.fma(shared[z + k * across + r], shared[w + (k * N + n) * WARP], acc[of])
-
-
-@intrinsic_with(_chained)
-def _chain(typing_context, rows, N, all_gates, places, acc, shared, z, across, w, count):
-    """Adds `count` >= 1 products to the sums acc[r * all_gates + places[n]]: of z[k * across + r] and w[(k * N + n) * WARP].
-
-    The rows are read in vectors; z and across are multiples of what a vector holds.
-    """
-    literals = rows, N, all_gates, across
-    if not all(isinstance(of, types.IntegerLiteral) for of in literals):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        R, gates, all_of, step = (of.literal_value for of in literals)
-        _, _, _, place, acc, shared, z, _, w, count = arguments
-        e, kinds = Scalar(builder), signature.args
-        sums, memory = data(context, builder, kinds[4], acc), data(context, builder, kinds[5], shared)
-        at_sum = [
-            [builder.add(I64(r * all_of), builder.extract_value(place, n)) for n in range(gates)] for r in range(R)
-        ]
-        wide = min(R, 4)
-        found: dict[int, Any] = {}
-
-        def rows_of(r: int, k: Any) -> Any:
-            if r % wide == 0:
-                first = builder.gep(memory, [builder.add(builder.add(z, I64(r)), builder.mul(k, I64(step)))])
-                if wide == 1:
-                    found[r] = builder.load(first)
-                else:
-                    vector = builder.load(builder.bitcast(first, ir.VectorType(FLOAT, wide).as_pointer()))
-                    vector.align = 4 * wide
-                    found.update((r + j, builder.extract_element(vector, ir.IntType(32)(j))) for j in range(wide))
-            return found[r]
-
-        def weights_of(n: int, k: Any) -> Any:
-            return e.load(memory, builder.add(builder.add(w, I64(n * WARP)), builder.mul(k, I64(gates * WARP))))
-
-        totals = e.accumulate([[e.load(sums, of) for of in row] for row in at_sum], count, weights_of, rows_of)
-        for places_of, values in zip(at_sum, totals, strict=True):
-            for of, value in zip(places_of, values, strict=True):
-                e.store(value, sums, of)
-        return context.get_dummy_value()
-
-    n = types.int64
-    return types.void(rows, N, all_gates, places, acc, shared, n, across, n, n), generate
-
-
-_LARGEST = np.float32(LARGEST_SUM)
 _FLOOR, _ONE = np.float32(VARIANCE_FLOOR), np.float32(1)
-
-
-def _clamp(x):
-    """x within what squares of sums can take; NaN stays NaN."""
-    x = -_LARGEST if x < -_LARGEST else x
-    return _LARGEST if x > _LARGEST else x
 
 
 def _standardise(shared, start, stride, H):
@@ -304,120 +237,4 @@ def _standardise(shared, start, stride, H):
         store(shared, start + k * stride, (load(shared, start + k * stride) - centre) * scale)
 
 
-_clamp, _standardise = device(_clamp, inline=True), device(_standardise)
-
-
-class _Unit:
-    """Where one unit of one stream lies, for `cells.program.Units`; see `_finish`."""
-
-    def __init__(self, e: Scalar, half: bool, state: Any, places: Any, unit: Any, shared: Any, instead: Any,
-                 weights: Any, further: Any) -> None:  # fmt: skip
-        self._e, self._half, self._state, self._unit = e, half, state, unit
-        self._places, self._shared, self._instead, self._weights, self._further = (
-            places,
-            shared,
-            instead,
-            weights,
-            further,
-        )
-
-    def _at(self, which: int) -> Any:
-        b, place = self._e.builder, self._places[which]
-        return b.add(b.mul(place, I64(2)) if self._half else place, self._unit)
-
-    def read_state(self, which: int) -> Any:
-        """h (0) or c (1)."""
-        return (self._e.load_half if self._half else self._e.load)(self._state, self._at(which))
-
-    def write_state(self, which: int, value: Any) -> None:
-        """The reverse of `read_state`."""
-        (self._e.store_half if self._half else self._e.store)(value, self._state, self._at(which))
-
-    def write_instead(self, value: Any) -> None:
-        """What the next stage reads in place of h."""
-        self._e.store(value, self._shared, self._instead)
-
-    def vector(self, n: int) -> Any:
-        """Further vector n."""
-        return self._e.load(self._weights, self._e.builder.add(self._further, I64(n * UNITS)))
-
-
-class _InterpretedUnit:
-    """The same on NumPy's arrays."""
-
-    def __init__(self, half: int, state: Any, places: Any, unit: int, shared: Any, instead: int, weights: Any,
-                 further: int) -> None:  # fmt: skip
-        self._state = state.view(np.float16) if half else state
-        self._places = [(2 * place if half else place) + unit for place in places]
-        self._shared, self._instead, self._weights, self._further = shared, instead, weights, further
-
-    def read_state(self, which: int) -> Any:
-        """h (0) or c (1)."""
-        return np.float32(self._state[self._places[which]])
-
-    def write_state(self, which: int, value: Any) -> None:
-        """The reverse of `read_state`."""
-        self._state[self._places[which]] = value
-
-    def write_instead(self, value: Any) -> None:
-        """What the next stage reads in place of h."""
-        self._shared[self._instead] = value
-
-    def vector(self, n: int) -> Any:
-        """Further vector n."""
-        return self._weights[self._further + n * UNITS]
-
-
-def _finished(program, number, half, acc, first, state, h, c, unit, shared, instead, weights, further):
-    stage = PROGRAMS[program].stages[number]
-    gates = [np.float32(acc[first + n]) for n in range(len(stage.gates))]
-    stage.finish(Units(NUMBERS, gates, _InterpretedUnit(half, state, (h, c), unit, shared, instead, weights, further)))
-
-
-@intrinsic_with(_finished)
-def _finish(typing_context, program, number, half, acc, first, state, h, c, unit, shared, instead, weights, further):
-    """What a stage makes of the sums of one unit, acc[first : first + its gates], for one stream.
-
-    Its h and c begin at columns h and c of the flat `state`; shared[instead] is what the next stage reads in place of h;
-    the unit's further vectors lie at weights[further], UNITS apart.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        of = PROGRAMS[program.literal_value].stages[number.literal_value]
-        e = Scalar(builder)
-        _, _, _, acc, first, state, h, c, unit, shared, instead, weights, further = arguments
-        kinds = signature.args
-        sums = data(context, builder, kinds[3], acc)
-        gates = [e.load(sums, builder.add(first, I64(n))) for n in range(len(of.gates))]
-        states, spare, matrix = (
-            data(context, builder, kinds[n], array) for n, array in ((5, state), (9, shared), (11, weights))
-        )
-        of.finish(
-            Units(e, gates, _Unit(e, bool(half.literal_value), states, (h, c), unit, spare, instead, matrix, further))
-        )
-        return context.get_dummy_value()
-
-    n = types.int64
-    literals = program, number, half
-    if not all(isinstance(of, types.IntegerLiteral) for of in literals):
-        return None
-    return types.void(*literals, acc, n, state, n, n, n, shared, n, weights, n), generate
-
-
-@intrinsic_with(
-    lambda half, state, place, k: np.float32((state.view(np.float16) if half else state)[place * (1 + half) + k])
-)
-def read_value(typing_context, half, state, place, k):
-    """Value k of those that begin at column `place` of the flat `state`, kept as float32 or as float16."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e, of_half = Scalar(builder), bool(half.literal_value)
-        _, array, place, k = arguments
-        base = data(context, builder, signature.args[1], array)
-        if of_half:
-            return e.load_half(base, builder.add(builder.mul(place, I64(2)), k))
-        return e.load(base, builder.add(place, k))
-
-    if not isinstance(half, types.IntegerLiteral):
-        return None
-    return types.float32(half, state, types.int64, types.int64), generate
+_standardise = device(_standardise)
