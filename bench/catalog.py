@@ -15,6 +15,8 @@ LABELS = {
     "onnxruntime_bound": "ONNX Runtime (bound arrays)",
     "torch": "PyTorch",
     "two_threads": "streamlstm, two threads",
+    "torch_cuda": "PyTorch on the GPU",
+    "cpu": "streamlstm, one thread of the CPU",
     "deep_river": "deep-river, rolling LSTM",
     "sgemm": "matrix product alone (sgemm)",
     "compiled_call": "streamlstm, whole call",
@@ -165,6 +167,18 @@ CATALOG = {
             tuple(_replay(events, form) for events in (1000, 4000) for form in ("parquet", "csv")),
             (OURS,),
             once=tuple(_replay(4000, form) for form in ("parquet", "csv")),
+        ),
+        Benchmark(
+            "cuda",
+            "only where a GPU is: the step with all in its memory, the whole call with its copies, one event",
+            (
+                *(f"work=step,I={I},H={H},batch={B}" for B in (65_536, 1_048_576) for I, H in (*SIZES[:2], SIZES[3])),
+                "work=call,I=8,H=64,batch=65536",
+                "work=event,I=1,H=32,batch=1",
+            ),
+            (OURS, *(("torch_cuda",) if _TORCH else ())),
+            own={"work=call,I=8,H=64,batch=65536": (OURS, "cpu"), "work=event,I=1,H=32,batch=1": (OURS,)},
+            peers=("torch_cuda", "cpu"),
         ),
         Benchmark(
             "kafka",

@@ -25,13 +25,14 @@ def back_and_forth(count: int) -> Float64:
     return np.abs((np.arange(2 * count) + count) % (2 * count) - count).astype(np.float64)
 
 
-def _path(folder: Path, features: int, hidden: int) -> Path:
+def model_path(folder: Path, features: int, hidden: int) -> Path:
+    """Where `write_model` puts it."""
     return folder / f"model-{features}-{hidden}.safetensors"
 
 
 def write_model(folder: Path, features: int, hidden: int) -> Path:
     """Fits on one stream, so that every stream is live from its first record; writes once per folder."""
-    path = _path(folder, features, hidden)
+    path = model_path(folder, features, hidden)
     if not path.exists():
         config = Detector({"model": {"hidden_size": hidden}, "training": {"updates": _UPDATES}}).config
         recording = Recording(
@@ -43,4 +44,4 @@ def write_model(folder: Path, features: int, hidden: int) -> Path:
 
 def saved_detector(folder: Path, features: int, hidden: int) -> Detector:
     """A frozen detector of the model that `write_model` wrote."""
-    return Detector.load(_path(folder, features, hidden))
+    return Detector.load(model_path(folder, features, hidden))

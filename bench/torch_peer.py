@@ -24,6 +24,23 @@ def step(problem: Problem) -> Callable[[], Any]:
     return call
 
 
+def step_on_gpu(problem: Problem, times: int) -> Callable[[], None]:
+    """So many steps of all streams on the GPU, in float32 without TF32, and the wait for them."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    cell = torch.nn.LSTMCell(problem.x.shape[1], problem.h.shape[1]).cuda()
+    cell.load_state_dict(_weights(problem, ""))
+    x, h, c = (torch.from_numpy(of).cuda() for of in (problem.x, problem.h, problem.c))
+
+    def call() -> None:
+        nonlocal h, c
+        with torch.inference_mode():
+            for _ in range(times):
+                h, c = cell(x, (h, c))
+        torch.cuda.synchronize()
+
+    return call
+
+
 def sequence(problem: Problem, x: Float32) -> Callable[[], Float32]:
     """The only stream through x (T, I); h after each step (T, H)."""
     layer = torch.nn.LSTM(x.shape[1], problem.h.shape[1])

@@ -100,6 +100,28 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[LENDER].close()
 
 
+CUDA_LEVELS = {
+    "test_cuda_simulated.py": "1, simulated",
+    "test_ptx.py": "2, compiled and assembled",
+    "test_cuda.py": "3, on a GPU",
+}
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Says which levels of CUDA's truth this run has seen."""
+    for file, level in CUDA_LEVELS.items():
+        reports = {
+            kind: [of for of in terminalreporter.stats.get(kind, []) if Path(of.nodeid.split("::")[0]).name == file]
+            for kind in ("passed", "failed", "error", "skipped")
+        }
+        if not any(reports.values()):
+            continue
+        skipped = reports.pop("skipped")
+        counts = ", ".join(f"{len(of)} {kind}" for kind, of in reports.items() if of)
+        reason = skipped[0].longrepr[2].removeprefix("Skipped: ") if skipped else ""
+        terminalreporter.write_line(f"cuda level {level}: {counts or 'not run'}{f' ({reason})' if reason else ''}")
+
+
 @pytest.fixture(scope="session")
 def broker_packages(request: pytest.FixtureRequest) -> None:
     """Skips where there is nothing to start a broker with; afterwards its jars are here."""

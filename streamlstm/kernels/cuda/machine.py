@@ -30,14 +30,28 @@ _SCRATCH_BYTES = 512 << 20
 _PREPARE_THREADS, _PREDICT_THREADS, _JUDGE_THREADS = 128, 256, 64
 
 
-class _Step(NamedTuple):
-    """The launch of one layer: its kernel, rows of a block, warps, bytes of shared memory, and its arguments."""
+class Step(NamedTuple):
+    """The step of one layer: its kernel, rows of a block, warps, bytes of shared memory, and what the kernel is told."""
 
     kernel: Any
     rows: int
     groups: int
     shared: int
     arguments: tuple[int, int, int, int]
+
+    def launch(self, desk: Any, count: int, stream: Any) -> None:
+        """Steps the first `count` rows of the desk's wave."""
+        self.kernel[-(-count // self.rows), (WARP, self.groups), stream, self.shared](desk, count, *self.arguments)
+
+
+def layer_step(
+    program: int, normal: int, half: int, inputs: int, H: int, arguments: tuple[int, int, int, int], *, own: bool
+) -> Step:
+    """The step of a layer of this size; `arguments` are w0, inputs, below and h0 of `step.step_kernel`."""
+    tile = tile_for(program, normal, inputs, H, own=own)
+    shared = 4 * shared_floats(program, normal, inputs, H, tile)
+    kernel = _kernel(step_kernel(program, normal, half, *tile), 5)
+    return Step(kernel, tile.rows * tile.groups, tile.groups, shared, arguments)
 
 
 class _Buffers:
@@ -108,16 +122,14 @@ class Machine:
             self._judge = _kernel(judge_kernel(int(sizes[KIND])), 2)
             self._steps = self._layers(cell)
 
-    def _layers(self, cell: Cell) -> list[_Step]:
+    def _layers(self, cell: Cell) -> list[Step]:
         sizes, program, normal = self._sizes, PROGRAMS.index(cell.program), int(cell.layer_norm)
         H, kept, half = int(sizes[HIDDEN]), int(sizes[KEPT]), int(sizes[KEPT] != sizes[PADDED])
         inputs, w0, h0, below = int(sizes[N_FEATURES] + sizes[N_KNOWN]), 0, int(sizes[AT_LAYERS]), -1
         steps = []
         for _ in range(int(sizes[LAYERS])):
-            tile = tile_for(program, normal, inputs, H, own=bool(sizes[WEIGHTS] > 0))
-            shared = 4 * shared_floats(program, normal, inputs, H, tile)
-            kernel = _kernel(step_kernel(program, normal, half, *tile), 5)
-            steps.append(_Step(kernel, tile.rows * tile.groups, tile.groups, shared, (w0, inputs, below, h0)))
+            told = w0, inputs, below, h0
+            steps.append(layer_step(program, normal, half, inputs, H, told, own=bool(sizes[WEIGHTS] > 0)))
             w0 += int(panels_size(sizes, inputs))
             below, h0, inputs = h0, h0 + 2 * kept, H
         return steps
@@ -183,7 +195,7 @@ class Machine:
         stream = self._compute
         self._prepare[-(-count // _PREPARE_THREADS), _PREPARE_THREADS, stream](desk, first, count)
         for step in self._steps:
-            step.kernel[-(-count // step.rows), (WARP, step.groups), stream, step.shared](desk, count, *step.arguments)
+            step.launch(desk, count, stream)
         elements = count * HEADS * int(self._sizes[N_FEATURES])
         self._predict[-(-elements // _PREDICT_THREADS), _PREDICT_THREADS, stream](desk, count)
         self._judge[-(-count // _JUDGE_THREADS), _JUDGE_THREADS, stream](desk, first, count)
