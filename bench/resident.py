@@ -47,7 +47,7 @@ class ResidentStep:
 
     def launch(self) -> None:
         """One step; does not wait for it."""
-        self._step.launch(self._desk.vector(at.LENGTH), self._count, cuda.default_stream())
+        self._step.launch(self._desk.array, self._count, cuda.default_stream())
 
     def state(self) -> tuple[Float32, Float32]:
         """h and c (B, H) now."""

@@ -21,7 +21,15 @@ from numba.core.dispatcher import Dispatcher
 from streamlstm.kernels.interpreting import INTERPRETED
 
 cuda: Any = numba_cuda
-_ERRORS = "CudaAPIError", "CudaDriverError", "CudaSupportError", "LinkerError", "NvvmError", "NvvmSupportError"
+_ERRORS = (
+    "CCSupportError",
+    "CudaAPIError",
+    "CudaDriverError",
+    "CudaSupportError",
+    "LinkerError",
+    "NvvmError",
+    "NvvmSupportError",
+)
 DRIVER_ERRORS: tuple[type[Exception], ...] = tuple(
     found
     for module in (cuda.cudadrv.driver, cuda.cudadrv.error, cuda.cudadrv.nvvm)

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 
@@ -20,12 +21,17 @@ from streamlstm.kernels.compiling import intrinsic_with
 """Addresses; then lengths: of the vectors, rows of the pool, records of the batch, rows that scratch has place for; then
 the number of the records' source, whether all want detail, float32 values of a record's block."""
 
+ADDRESS_BITS = 32
 ARRAYS: Any = WeakValueDictionary()
-"""Under the simulator: the flat arrays by the numbers that stand for their addresses."""
+"""Under the simulator: flat arrays by number; an address is the number, and in its low bits the byte."""
 
 
 def _simulated(address: int, dtype: Any, *shape: int) -> Any:
-    return ARRAYS[address].view(dtype)[: prod(shape)].reshape(shape)
+    of, first = ARRAYS[address >> ADDRESS_BITS].view(np.uint8), address & ((1 << ADDRESS_BITS) - 1)
+    width = np.dtype(dtype).itemsize
+    if len(shape) == 1:  # of which a kernel may not know how long it is
+        shape = (min(shape[0], (len(of) - first) // width),)
+    return of[first : first + prod(shape) * width].view(dtype).reshape(shape)
 
 
 def _array(context: Any, builder: Any, kind: Any, address: Any, shape: list[Any]) -> Any:
@@ -57,7 +63,7 @@ def _emit(dtype: Any, dimensions: int) -> Any:
 
 
 def _vector(dtype: Any) -> Any:
-    @intrinsic_with(lambda address, a: ARRAYS[address].view(str(dtype))[:a])
+    @intrinsic_with(lambda address, a: _simulated(address, str(dtype), a))
     def vector(typing_context, address, a):
         return _emit(dtype, 1)
 

@@ -5,6 +5,7 @@ before are copied out: one stream of the device copies, another one computes. Be
 """
 
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from streamlstm.kernels.cells.cell import Cell
 from streamlstm.kernels.cells.program import PROGRAMS
 from streamlstm.kernels.cuda import desk as at
 from streamlstm.kernels.cuda.compiling import cuda
-from streamlstm.kernels.cuda.memory import DeviceArray, Pinned, device_errors, gather, new_stream
+from streamlstm.kernels.cuda.memory import DeviceArray, device_errors, gather, new_stream, pinned
 from streamlstm.kernels.cuda.records import block_floats, judge_kernel, predict, prepare
 from streamlstm.kernels.cuda.step import shared_floats, step_kernel, tile_for
 from streamlstm.kernels.cuda.sums import WARP
@@ -55,36 +56,53 @@ def layer_step(
 
 
 class _Buffers:
-    """Arrays of one part of a batch: records that go in, results that come out, and the desk that says where they are."""
+    """Memory of one part of a batch: what goes in, the desk first and then the records, and what comes out.
 
-    def __init__(self) -> None:
-        self.records = {
-            at.SLOTS: _Pair(np.int32), at.TIME: _Pair(np.int64), at.X: _Pair(np.float64), at.ROW: _Pair(np.int64)
-        }  # fmt: skip
-        self.values, self.codes = _Pair(np.float32), _Pair(np.uint16)
-        self.details, self.episodes = _Pair(np.float64), DeviceArray(np.int64)
-        self.desk = _Pair(np.int64)
+    Each way is one copy: a copy of a few bytes takes as long as one of a hundred kilobytes.
+    """
+
+    def __init__(self, features: int, inputs: int) -> None:
+        self._features, self._inputs = features, inputs
+        self.device, self._host = DeviceArray(np.int64, at.LENGTH), pinned(np.int64, at.LENGTH)
+        self._results, self._told = DeviceArray(np.int64), pinned(np.int64, 1)
+        self.details, self.episodes = DeviceArray(np.float64), DeviceArray(np.int64)
         self.copied, self.done = cuda.event(), cuda.event()
 
+    def send(self, desk: Int64, records: Records, place: Any, stream: Any) -> None:
+        """Copies a part of the records to the device, behind a desk that says where they and their results lie there."""
+        n, I = int(desk[at.RECORDS]), self._inputs
+        row = at.LENGTH + n
+        x, slots = row + n, row + n + n * I
+        size = slots + (n + 1) // 2
+        codes = OUT_VALUES * n // 2 + 1  # whole words before them
+        self.device.reserve(size)
+        self._results.reserve(codes + OUT_CODES * n // 4 + 1)
+        self.details.reserve(OUT_DETAILS * n * self._features)
+        self.episodes.reserve(MARKS * n)
+        if len(self._host) < size:
+            self._host = pinned(np.int64, 2 * size)
+        self._told = self._told if len(self._told) >= self._results.size else pinned(np.int64, self._results.size)
+        for name, address in (
+            (at.TIME, self.device.part(at.LENGTH)), (at.ROW, self.device.part(row)), (at.X, self.device.part(x)),
+            (at.SLOTS, self.device.part(slots)), (at.VALUES, self._results.part(0)), (at.CODES, self._results.part(codes)),
+            (at.DETAILS, self.details.address), (at.EPISODES, self.episodes.address),
+        ):  # fmt: skip
+            desk[name] = address
+        host = self._host
+        host[: at.LENGTH] = desk
+        host[at.LENGTH : row] = records.time[place]
+        host[row:x] = records.row[place]
+        host[x:slots].view(np.float64)[:] = records.x[place].reshape(-1)
+        host[slots:size].view(np.int32)[:n] = records.slots[place]
+        self.device.put(host[:size], stream)
 
-class _Pair:
-    """An array of the device with its twin in pinned memory."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.device, self.host = DeviceArray(dtype), Pinned(dtype)
-
-    def send(self, values: Any, stream: Any) -> None:
-        """Copies values to the device."""
-        pinned = self.host.first(values.size)
-        pinned[:] = values.reshape(-1)
-        self.device.reserve(values.size)
-        self.device.put(pinned, stream)
-
-    def fetch(self, size: int, stream: Any) -> Any:
-        """Asks for the first `size` values, which are there when the stream is synchronised."""
-        pinned = self.host.first(size)
-        self.device.get(pinned, stream)
-        return pinned
+    def fetch(self, n: int, stream: Any) -> tuple[Any, Any]:
+        """Values (OUT_VALUES, n) and codes (OUT_CODES, n), there when the stream is synchronised."""
+        codes = OUT_VALUES * n // 2 + 1
+        told = self._told[: codes + OUT_CODES * n // 4 + 1]
+        self._results.get(told, stream)
+        values = told[:codes].view(np.float32)[: OUT_VALUES * n].reshape(OUT_VALUES, n)
+        return values, told[codes:].view(np.uint16)[: OUT_CODES * n].reshape(OUT_CODES, n)
 
 
 class _Part(NamedTuple):
@@ -116,8 +134,14 @@ class Machine:
             self._memory = {name: DeviceArray(dtype) for name, (dtype, _) in self._scratch.items()}
             row_bytes = 4 * sum(wide for _, wide in self._scratch.values())
             self._most = min(max(_SCRATCH_BYTES // row_bytes, _LEAST), _MOST)
-            self._widest = 0
-            self._buffers = _Buffers(), _Buffers()
+            desk = np.zeros(at.LENGTH, np.int64)
+            for name, array in (self._constants | self._memory).items():
+                desk[name] = array.address
+            desk[at.LENGTH_OF_SIZES], desk[at.LENGTH_OF_PARAMS] = sizes.size, params.size
+            desk[at.LENGTH_OF_WEIGHTS], desk[at.ENTRIES] = weights.size, self._scratch[at.BLOCKS][1]
+            self._desk: Int64 = desk
+            I = D + int(sizes[N_KNOWN])
+            self._buffers = _Buffers(D, I), _Buffers(D, I)
             self._prepare, self._predict = _kernel(prepare, 2), _kernel(predict, 1)
             self._judge = _kernel(judge_kernel(int(sizes[KIND])), 2)
             self._steps = self._layers(cell)
@@ -151,45 +175,29 @@ class Machine:
         n = end - first
         order, waves = np.empty(n, np.int32), np.empty(n + 1, np.int32)
         count = plan_waves(records.slots[first:end], order, waves, np.empty(4 * n + 1 + SPARE, np.int32))
-        sorted_already = bool((np.diff(order) == 1).all())
-        place: Any = slice(first, end) if sorted_already else first + order.astype(np.int64)
-        given: tuple[Any, ...] = records.slots, records.time, records.x, records.row
-        for pair, values in zip(buffers.records.values(), given, strict=True):
-            pair.send(values[place], self._copy)
+        begins = waves[: count + 1].tolist()
+        in_order = bool((order[1:] > order[:-1]).all())
+        place: Any = slice(first, end) if in_order else first + order.astype(np.int64)
+        self._widen(max(then - now for now, then in pairwise(begins)))
+        desk = self._desk.copy()
+        desk[at.STATE], desk[at.STATS], desk[at.MARKS] = rows.state.address, rows.stats.address, rows.marks.address
+        desk[at.STREAMS], desk[at.RECORDS] = rows.room, n
+        desk[at.SOURCE], desk[at.DETAIL] = records.source, records.detail
+        buffers.send(desk, records, place, self._copy)
         buffers.copied.record(self._copy)
         buffers.copied.wait(self._compute)
-        widest = int(np.diff(waves[: count + 1]).max())
-        if widest > self._widest:
-            self._widest = widest
-            for name, (_, wide) in self._scratch.items():
-                self._memory[name].reserve(widest * wide)
-        D = int(self._sizes[N_FEATURES])
-        for array, size in (
-            (buffers.values.device, OUT_VALUES * n), (buffers.codes.device, OUT_CODES * n),
-            (buffers.details.device, OUT_DETAILS * n * D), (buffers.episodes, MARKS * n),
-        ):  # fmt: skip
-            array.reserve(size)
-        buffers.desk.send(self._desk(buffers, rows, n, records), self._compute)
-        desk = buffers.desk.device.vector(at.LENGTH)
-        for wave in range(count):
-            self._launch(desk, int(waves[wave]), int(waves[wave + 1] - waves[wave]))
+        for now, then in pairwise(begins):
+            self._launch(buffers.device.array, now, then - now)
         buffers.done.record(self._compute)
         return _Part(buffers, place, n, bool(records.detail))
 
-    def _desk(self, buffers: _Buffers, rows: Any, n: int, records: Records) -> Int64:
-        desk = np.zeros(at.LENGTH, np.int64)
-        arrays = self._constants | self._memory | {
-            at.STATE: rows.state, at.STATS: rows.stats, at.MARKS: rows.marks,
-            at.VALUES: buffers.values.device, at.CODES: buffers.codes.device, at.DETAILS: buffers.details.device,
-            at.EPISODES: buffers.episodes,
-        }  # fmt: skip
-        for name, array in (arrays | {name: pair.device for name, pair in buffers.records.items()}).items():
-            desk[name] = array.address
-        desk[at.LENGTH_OF_SIZES], desk[at.LENGTH_OF_PARAMS] = (self._constants[of].size for of in (at.SIZES, at.PARAMS))
-        desk[at.LENGTH_OF_WEIGHTS], desk[at.STREAMS] = self._constants[at.WEIGHTS].size, rows.room
-        desk[at.RECORDS], desk[at.WIDEST], desk[at.ENTRIES] = n, self._widest, self._scratch[at.BLOCKS][1]
-        desk[at.SOURCE], desk[at.DETAIL] = records.source, records.detail
-        return desk
+    def _widen(self, widest: int) -> None:
+        """Scratch for waves of so many records."""
+        if widest > self._desk[at.WIDEST]:
+            self._desk[at.WIDEST] = widest
+            for name, (_, wide) in self._scratch.items():
+                self._memory[name].reserve(widest * wide)
+                self._desk[name] = self._memory[name].address
 
     def _launch(self, desk: Any, first: int, count: int) -> None:
         stream = self._compute
@@ -205,24 +213,20 @@ class Machine:
         buffers, n, place = part.buffers, part.records, part.place
         D = int(self._sizes[N_FEATURES])
         buffers.done.wait(self._copy)
-        values = buffers.values.fetch(OUT_VALUES * n, self._copy).reshape(OUT_VALUES, n)
-        codes = buffers.codes.fetch(OUT_CODES * n, self._copy).reshape(OUT_CODES, n)
+        values, codes = buffers.fetch(n, self._copy)
         details = None
         if part.detail:
-            details = buffers.details.fetch(OUT_DETAILS * n * D, self._copy).reshape(OUT_DETAILS, n, D)
+            details = np.empty(OUT_DETAILS * n * D)
+            buffers.details.get(details, self._copy)
         self._copy.synchronize()
         out.values[:, place], out.codes[:, place] = values, codes
-        number = np.arange(n)
-        where = number + place.start if isinstance(place, slice) else place
-        told = np.flatnonzero(codes[OUT_DETAILED])
         if details is not None:
-            out.details[:, place] = details
-        elif len(told):
-            rows = (told + n * np.arange(OUT_DETAILS)[:, None]).reshape(-1)
-            out.details[:, where[told]] = gather(buffers.details.device, rows, D, self._copy).reshape(
-                OUT_DETAILS, -1, D
-            )
-        changed = np.flatnonzero(codes[OUT_CHANGE])
+            out.details[:, place] = details.reshape(OUT_DETAILS, n, D)
+        detailed, changed = np.flatnonzero(codes[OUT_DETAILED]), np.flatnonzero(codes[OUT_CHANGE])
+        where = np.arange(place.start, place.stop) if isinstance(place, slice) else place
+        if details is None and len(detailed):
+            rows = (detailed + n * np.arange(OUT_DETAILS)[:, None]).reshape(-1)
+            out.details[:, where[detailed]] = gather(buffers.details, rows, D, self._copy).reshape(OUT_DETAILS, -1, D)
         if len(changed):
             out.episodes[where[changed]] = gather(buffers.episodes, changed, MARKS, self._copy)
 

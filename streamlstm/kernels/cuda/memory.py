@@ -9,7 +9,7 @@ import numpy as np
 
 from streamlstm.errors import DeviceError
 from streamlstm.kernels.cuda.compiling import DRIVER_ERRORS, cuda
-from streamlstm.kernels.cuda.desk import ARRAYS, ints
+from streamlstm.kernels.cuda.desk import ADDRESS_BITS, ARRAYS, ints
 from streamlstm.kernels.interpreting import INTERPRETED
 
 _THREADS = 256
@@ -38,12 +38,12 @@ def free_bytes() -> int:
 
 
 class DeviceArray:
-    """A flat array in the device's memory that grows; `address` is where it lies now."""
+    """A flat array in the device's memory that grows: `array` for kernels, and the `address` where it lies now."""
 
     def __init__(self, dtype: Any, size: int = 0) -> None:
         self.dtype = np.dtype(dtype)
         self.size, self.address = 0, 0
-        self._array: Any = None
+        self.array: Any = None
         self.reserve(max(size, 1))
 
     def reserve(self, size: int, *, keep: int = 0, stream: Any = 0) -> None:
@@ -58,41 +58,33 @@ class DeviceArray:
                 cuda.synchronize()  # no kernel uses the old one any more
             grown = cuda.device_array(size, self.dtype, stream=stream)
             if keep:
-                grown[:keep].copy_to_device(self._array[:keep], stream=stream)
+                cuda.cudadrv.driver.device_to_device(grown, self.array, keep * self.dtype.itemsize, stream)
         if INTERPRETED:
-            self.address = next(_numbers)
-            ARRAYS[self.address] = grown._ary
+            number = next(_numbers)
+            self.address, ARRAYS[number] = number << ADDRESS_BITS, grown._ary
         else:
             self.address = int(grown.__cuda_array_interface__["data"][0])
-        self._array, self.size = grown, size
+        self.array, self.size = grown, size
 
-    def vector(self, size: int) -> Any:
-        """Its first values, as an argument of a kernel."""
-        return self._array[:size]
+    def part(self, first: int) -> int:
+        """The address of value `first`."""
+        return self.address + first * int(self.dtype.itemsize)
 
     def put(self, values: Any, stream: Any = 0) -> None:
         """Copies flat `values` to its beginning; asynchronous where they are pinned."""
-        if len(values):
-            self._array[: len(values)].copy_to_device(values, stream=stream)
+        if values.size:
+            cuda.cudadrv.driver.host_to_device(self.array, values, values.nbytes, stream)
 
     def get(self, out: Any, stream: Any = 0) -> None:
         """Copies its beginning to the flat `out`; asynchronous where that is pinned."""
-        if len(out):
-            self._array[: len(out)].copy_to_host(out, stream=stream)
+        if out.size:
+            cuda.cudadrv.driver.device_to_host(out, self.array, out.nbytes, stream)
 
 
-class Pinned:
-    """A flat array in the host's memory that the device reads and writes itself; it grows, and then forgets."""
-
-    def __init__(self, dtype: Any) -> None:
-        self._array = cuda.pinned_array(1, dtype)
-
-    def first(self, size: int) -> Any:
-        """Its first values."""
-        if size > len(self._array):
-            with device_errors(f"pin {size * self._array.itemsize:,} bytes of memory"):
-                self._array = cuda.pinned_array(max(size, 2 * len(self._array)), self._array.dtype)
-        return self._array[:size]
+def pinned(dtype: Any, size: int) -> Any:
+    """A flat array of the host that the device reads and writes itself, so that copies need not be waited for."""
+    with device_errors(f"pin {size * np.dtype(dtype).itemsize:,} bytes of memory"):
+        return cuda.pinned_array(size, dtype)
 
 
 @cuda.jit
