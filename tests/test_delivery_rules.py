@@ -16,8 +16,10 @@ from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from streamlstm.config.schema import Kafka
 from streamlstm.detect.detector import Detector
+from streamlstm.detect.engine import Engine
 from streamlstm.errors import ConfigError, OutputError, StateError
 from streamlstm.kafka_client import make_producer
+from streamlstm.kernels.compiling import ARITHMETIC
 from streamlstm.service.daemon import Daemon
 from streamlstm.service.delivery import ExactlyOnce, LostError
 from streamlstm.service.emitter import Emitter
@@ -579,6 +581,39 @@ def test_8_a_snapshot_of_other_settings(place: MakePlace) -> None:
     here.send(readings(100, 100))
     one_run(here)
     assert [row for (_, row), _ in here.scores()] == list(range(200))
+
+
+def test_8_a_snapshot_of_another_arithmetic_class(
+    place: MakePlace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = place()
+    here.send(readings(0, 100))
+    with monkeypatch.context() as there:
+        there.setattr(Engine, "arithmetic", "elsewhere")
+        one_run(here)
+    run_out(
+        here, r"at offset 100 was written under another arithmetic class \(elsewhere, .*set delivery\.on_class_change"
+    )
+    here.configure(delivery={"on_class_change": "accept"})
+    here.send(readings(100, 100))
+    one_run(here)
+    here.check()
+    assert "scores agree with those before to rounding alone" in caplog.text
+    manifest = here.manifest()
+    assert manifest is not None
+    assert manifest.changes == (f"elsewhere -> {ARITHMETIC} at offset 100",)
+
+
+def test_8_another_class_after_flags_beyond_the_snapshot(place: MakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = place().exactly_once().configure(delivery={"snapshot_interval_s": 3600, "on_class_change": "accept"})
+    here.send(readings(0, 100))
+    with monkeypatch.context() as there:
+        there.setattr(Engine, "arithmetic", "elsewhere")
+        running = here.start()
+        here.until_read()
+        here.until(lambda: here.committed() == here.ends())
+        running.break_off()
+    run_out(here, r"elsewhere, .*flags were sent up to offset 100: .*go on once on a processor of that class")
 
 
 def test_8_partitions_added_while_they_run(place: MakePlace, kafka_admin: KafkaAdminClient) -> None:
