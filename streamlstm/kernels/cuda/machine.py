@@ -63,32 +63,34 @@ class _Buffers:
 
     def __init__(self, features: int, inputs: int) -> None:
         self._features, self._inputs = features, inputs
-        self.device, self._host = DeviceArray(np.int64, at.LENGTH), pinned(np.int64, at.LENGTH)
-        self._results, self._told = DeviceArray(np.int64), pinned(np.int64, 1)
+        self.device, self._results = DeviceArray(np.int64), DeviceArray(np.int64)
+        self._given, self._found = pinned(np.int64, 0), pinned(np.int64, 0)
         self.details, self.episodes = DeviceArray(np.float64), DeviceArray(np.int64)
         self.copied, self.done = cuda.event(), cuda.event()
+
+    def reserve(self, n: int) -> None:
+        """Room for so many records."""
+        self.device.reserve(at.LENGTH + n * (2 + self._inputs) + n // 2 + 1)
+        self._results.reserve(OUT_VALUES * n // 2 + OUT_CODES * n // 4 + 2)
+        self.details.reserve(OUT_DETAILS * n * self._features)
+        self.episodes.reserve(MARKS * n)
+        if len(self._given) < self.device.size:
+            self._given, self._found = pinned(np.int64, self.device.size), pinned(np.int64, self._results.size)
 
     def send(self, desk: Int64, records: Records, place: Any, stream: Any) -> None:
         """Copies a part of the records to the device, behind a desk that says where they and their results lie there."""
         n, I = int(desk[at.RECORDS]), self._inputs
         row = at.LENGTH + n
         x, slots = row + n, row + n + n * I
-        size = slots + (n + 1) // 2
+        size = slots + n // 2 + 1
         codes = OUT_VALUES * n // 2 + 1  # whole words before them
-        self.device.reserve(size)
-        self._results.reserve(codes + OUT_CODES * n // 4 + 1)
-        self.details.reserve(OUT_DETAILS * n * self._features)
-        self.episodes.reserve(MARKS * n)
-        if len(self._host) < size:
-            self._host = pinned(np.int64, 2 * size)
-        self._told = self._told if len(self._told) >= self._results.size else pinned(np.int64, self._results.size)
         for name, address in (
             (at.TIME, self.device.part(at.LENGTH)), (at.ROW, self.device.part(row)), (at.X, self.device.part(x)),
             (at.SLOTS, self.device.part(slots)), (at.VALUES, self._results.part(0)), (at.CODES, self._results.part(codes)),
             (at.DETAILS, self.details.address), (at.EPISODES, self.episodes.address),
         ):  # fmt: skip
             desk[name] = address
-        host = self._host
+        host = self._given
         host[: at.LENGTH] = desk
         host[at.LENGTH : row] = records.time[place]
         host[row:x] = records.row[place]
@@ -99,10 +101,10 @@ class _Buffers:
     def fetch(self, n: int, stream: Any) -> tuple[Any, Any]:
         """Values (OUT_VALUES, n) and codes (OUT_CODES, n), there when the stream is synchronised."""
         codes = OUT_VALUES * n // 2 + 1
-        told = self._told[: codes + OUT_CODES * n // 4 + 1]
-        self._results.get(told, stream)
-        values = told[:codes].view(np.float32)[: OUT_VALUES * n].reshape(OUT_VALUES, n)
-        return values, told[codes:].view(np.uint16)[: OUT_CODES * n].reshape(OUT_CODES, n)
+        found = self._found[: codes + OUT_CODES * n // 4 + 1]
+        self._results.get(found, stream)
+        values = found[:codes].view(np.float32)[: OUT_VALUES * n].reshape(OUT_VALUES, n)
+        return values, found[codes:].view(np.uint16)[: OUT_CODES * n].reshape(OUT_CODES, n)
 
 
 class _Part(NamedTuple):
@@ -160,8 +162,13 @@ class Machine:
 
     def score(self, rows: Any, records: Records, out: Out) -> None:
         """Scores the records (arrays of the host) on `rows` (`state.device.DeviceRows`); writes `out`, arrays of the host."""
+        B = len(records.slots)
+        with device_errors("make room for a batch"):  # before anything is changed
+            self._widen(min(B, self._most, rows.room))
+            for buffers in self._buffers[: -(-B // self._most)]:
+                buffers.reserve(min(B, self._most))
         with device_errors("score a batch; what its streams hold now is unknown, go on from a snapshot"):
-            B, before = len(records.slots), None
+            before = None
             for number, first in enumerate(range(0, B, self._most)):
                 part = self._submit(self._buffers[number % 2], rows, records, first, min(first + self._most, B))
                 if before is not None:
@@ -178,7 +185,6 @@ class Machine:
         begins = waves[: count + 1].tolist()
         in_order = bool((order[1:] > order[:-1]).all())
         place: Any = slice(first, end) if in_order else first + order.astype(np.int64)
-        self._widen(max(then - now for now, then in pairwise(begins)))
         desk = self._desk.copy()
         desk[at.STATE], desk[at.STATS], desk[at.MARKS] = rows.state.address, rows.stats.address, rows.marks.address
         desk[at.STREAMS], desk[at.RECORDS] = rows.room, n

@@ -84,7 +84,7 @@ class DeviceArray:
 def pinned(dtype: Any, size: int) -> Any:
     """A flat array of the host that the device reads and writes itself, so that copies need not be waited for."""
     with device_errors(f"pin {size * np.dtype(dtype).itemsize:,} bytes of memory"):
-        return cuda.pinned_array(size, dtype)
+        return cuda.pinned_array(max(size, 1), dtype)
 
 
 @cuda.jit
