@@ -35,6 +35,7 @@ CASES: dict[str, tuple[dict[str, Any], int, int]] = {
     "shape/units": ({"model": {"hidden_size": 35}}, 1, 1),
     "shape/own weights": ({"model": {"hidden_size": 5, "weights": "per_stream"}}, 1, 0),
     "shape/rules": ({"model": {"hidden_size": 4}} | RULES, 2, 0),
+    "shape/forecast": ({"model": {"hidden_size": 4}, "forecast": {"horizons": 2}}, 1, 0),
 }  # fmt: skip
 GROUPS = ("cell", "threshold", "shape")
 
@@ -71,6 +72,8 @@ def outcome(folder: Path, group: str, backend: str, rows: int = ROWS) -> dict[st
                     found[f"{name}: {column} {first}"] = value
         one = detector.process("s", int(when[-1]) + 10**12, [5.0] * (features + exogenous))
         found[f"{name}: one"] = np.array([one.score, one.threshold, *one.expected])
+        if detector.config.forecast.horizons:
+            found[f"{name}: forecast"] = np.array(detector.forecast("s").mean)
         columns = detector.pool.columns()
         found |= {f"{name}: {column}": columns[f"pool.{column}"] for column in ("state", "stats", "marks")}
     return found
