@@ -23,8 +23,7 @@ def device_errors(what: str) -> Iterator[None]:
     try:
         yield
     except DRIVER_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise DeviceError(f"cuda: cannot {what}: {reason}") from error
+        raise DeviceError(f"cuda: cannot {what}: {_line(error)}") from error
 
 
 def new_stream() -> Any:
@@ -132,8 +131,13 @@ def why_unusable() -> str:
     try:
         if not cuda.is_available():
             error = cuda.cuda_error()
-            return " ".join(str(error).split()) if error else "the driver names no device"
+            return _line(error) if error else "the driver names no device"
         cuda.current_context()
     except DRIVER_ERRORS as error:
-        return " ".join(str(error).split())
+        return _line(error)
     return ""
+
+
+def _line(error: object) -> str:
+    """An error's text on one line."""
+    return " ".join(str(error).split()).rstrip(".")
