@@ -9,11 +9,11 @@ from streamlstm.kernels.compiling import padded
 from streamlstm.kernels.cuda import desk as at
 from streamlstm.kernels.cuda.compiling import cuda
 from streamlstm.kernels.cuda.machine import Step, layer_step
-from streamlstm.kernels.cuda.memory import DeviceArray
+from streamlstm.kernels.cuda.memory import DeviceArray, new_stream
 from streamlstm.kernels.layout import HIDDEN, KEPT, N_FEATURES, PADDED, SIZES, STATE_WIDTH
 
-_CORES = {7: 64, 8: 128, 9: 128, 10: 128, 12: 128}
-"""float32 multiply-adds of a multiprocessor and cycle, by major architecture; 8.0 has 64."""
+_CORES = {7: 64}
+"""float32 multiply-adds of a multiprocessor and cycle, by major architecture; 8.0 has 64, all others 128."""
 
 
 class ResidentStep:
@@ -35,24 +35,26 @@ class ResidentStep:
         self._held = {name: DeviceArray(array.dtype, array.size) for name, array in self._arrays.items()}
         desk = np.zeros(at.LENGTH, np.int64)
         for name, array in self._arrays.items():
-            self._held[name].put(np.ascontiguousarray(array).reshape(-1))
+            self._held[name].put(np.ascontiguousarray(array).reshape(-1), 0)
             desk[name] = self._held[name].address
         desk[at.LENGTH_OF_SIZES], desk[at.LENGTH_OF_WEIGHTS] = sizes.size, weights.size
         desk[at.STREAMS], desk[at.WIDEST] = B, B
         self._desk = DeviceArray(np.int64, desk.size)
-        self._desk.put(desk)
+        self._desk.put(desk, 0)
+        self._stream = new_stream()
         self._count = B
         self._step: Step = layer_step(PROGRAMS.index(cell.program), 0, 0, I, H, (0, I, -1, 0), own=False)
         cuda.synchronize()
 
     def launch(self) -> None:
         """One step; does not wait for it."""
-        self._step.launch(self._desk.array, self._count, cuda.default_stream())
+        self._step.launch(self._desk.address, self._count, self._stream)
 
     def state(self) -> tuple[Float32, Float32]:
         """h and c (B, H) now."""
         out = np.empty(self._count * 2 * self._padded, np.float32)
-        self._held[at.STATE].get(out)
+        cuda.synchronize()
+        self._held[at.STATE].get(out, 0)
         cuda.synchronize()
         rows = out.reshape(self._count, 2, self._padded)[:, :, : self._H]
         return rows[:, 0].copy(), rows[:, 1].copy()
@@ -62,6 +64,6 @@ def peak_rates() -> tuple[float, float]:
     """Multiply-adds and bytes per second of the device: multiprocessors x cores x clock, bus width x memory clock x 2."""
     device = cuda.get_current_device()
     major, minor = device.compute_capability
-    cores = 64 if (major, minor) == (8, 0) else _CORES[major]
+    cores = 64 if (major, minor) == (8, 0) else _CORES.get(major, 128)
     multiply_adds = device.MULTIPROCESSOR_COUNT * cores * device.CLOCK_RATE * 1e3
     return multiply_adds, device.GLOBAL_MEMORY_BUS_WIDTH / 8 * device.MEMORY_CLOCK_RATE * 1e3 * 2

@@ -14,6 +14,7 @@ from runs import LEARNING, RULES, records
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.kernels.cells import CELLS
+from streamlstm.kernels.interpreting import INTERPRETED
 from streamlstm.kernels.layout import KINDS
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.files import load_model, save_model
@@ -89,5 +90,6 @@ def make_small() -> None:
 
 
 if __name__ == "__main__":
-    make_small()
+    if INTERPRETED:
+        make_small()
     np.savez(Path(sys.argv[1]) / "found.npz", **outcome(Path(sys.argv[1]), sys.argv[2], "cuda"))

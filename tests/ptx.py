@@ -20,8 +20,8 @@ import numba.cuda.dispatcher
 
 from streamlstm.kernels.cells import CELLS
 from streamlstm.kernels.cells.program import PROGRAMS
-from streamlstm.kernels.cuda.compiling import cuda
-from streamlstm.kernels.cuda.machine import signature
+from streamlstm.kernels.cuda.compiling import cuda, signature
+from streamlstm.kernels.cuda.memory import move
 from streamlstm.kernels.cuda.records import judge_kernel, predict, prepare
 from streamlstm.kernels.cuda.step import SHARED_BYTES, TILES, shared_floats, step_kernel, tile_for
 from streamlstm.kernels.layout import KINDS
@@ -43,16 +43,17 @@ def program(cell: str) -> int:
 
 KERNELS: dict[str, tuple[Any, int, bool]] = {
     # name: the kernel, its integers, and whether each architecture has PTX of its own or takes that of the oldest
-    "record/prepare": (prepare, 2, True),
-    "record/predict": (predict, 1, True),
-    "record/judge contrast": (judge_kernel(KINDS["contrast"]), 2, True),
-    "step/lstm": (step_kernel(program("lstm"), 0, 0, *TILES[0]), 5, True),
-    **{f"tile/lstm {tile.rows} x {tile.groups}": (step_kernel(program("lstm"), 0, 0, *tile), 5, False)
+    "record/prepare": (prepare, 3, True),
+    "record/predict": (predict, 2, True),
+    "record/move": (move, 6, True),
+    "record/judge contrast": (judge_kernel(KINDS["contrast"]), 3, True),
+    "step/lstm": (step_kernel(program("lstm"), 0, 0, *TILES[0]), 6, True),
+    **{f"tile/lstm {tile.rows} x {tile.groups}": (step_kernel(program("lstm"), 0, 0, *tile), 6, False)
        for tile in TILES[1:]},
-    "tile/lstm float16": (step_kernel(program("lstm"), 0, 1, *TILES[0]), 5, False),
-    **{f"cell/{name}": (step_kernel(program(name), 0, 0, *TILES[0]), 5, False) for name in CELLS if name != "lstm"},
-    **{f"cell/{name}, layer_norm": (step_kernel(program(name), 1, 0, *TILES[0]), 5, False) for name in CELLS},
-    **{f"judge/{kind}": (judge_kernel(number), 2, False) for kind, number in KINDS.items() if kind != "contrast"},
+    "tile/lstm float16": (step_kernel(program("lstm"), 0, 1, *TILES[0]), 6, False),
+    **{f"cell/{name}": (step_kernel(program(name), 0, 0, *TILES[0]), 6, False) for name in CELLS if name != "lstm"},
+    **{f"cell/{name}, layer_norm": (step_kernel(program(name), 1, 0, *TILES[0]), 6, False) for name in CELLS},
+    **{f"judge/{kind}": (judge_kernel(number), 3, False) for kind, number in KINDS.items() if kind != "contrast"},
 }  # fmt: skip
 GROUPS = ("record", "step", "tile", "cell", "judge")
 
@@ -87,7 +88,7 @@ def measured(group: str) -> Iterator[tuple[str, dict[str, dict[str, int]]]]:
             ptx = ""
             for architecture in ARCHITECTURES:
                 if own or not ptx:
-                    ptx, _ = cuda.compile_ptx(kernel, signature(integers), cc=architecture)
+                    ptx, _ = cuda.compile_ptx(kernel, signature(integers).args, cc=architecture)
                 found["sm_{}{}".format(*architecture)] = assembled(ptx, architecture)
             yield name, found
 

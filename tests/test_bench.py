@@ -31,7 +31,7 @@ def test_without_a_name_it_lists_the_benchmarks():
     assert done.returncode == 0
     listed = [line.split()[0] for line in done.stdout.splitlines()]
     assert listed == list(CATALOG) == [
-        "single", "process", "step", "cells", "sequence", "scale", "fit", "online", "replay", "kafka",
+        "single", "process", "step", "cells", "sequence", "scale", "fit", "online", "replay", "cuda", "kafka",
     ]  # fmt: skip
 
 

@@ -140,9 +140,7 @@ def labelled(folder: Path, group: str) -> Iterator[tuple[str, Any, Any]]:
 def test_hot_kernels_keep_everything_in_registers() -> None:
     detector = Detector(ON_GPU, model=model_by_hand(cell_named("lstm"), 1, 0, 1, 32, seed=1))
     machine = detector.engine._machine  # type: ignore[attr-defined]
-    for kernel in (machine._prepare, machine._predict, machine._judge, machine._steps[0].kernel):
-        (local,) = kernel.get_local_mem_per_thread().values()
-        assert local == 0
+    assert [kernel.local_bytes for kernel in machine.kernels] == [0, 0, 0, 0]
 
 
 @pytest.mark.timeout(900)

@@ -77,7 +77,7 @@ keys, x = [f"k{{n}}" for n in rng.integers(0, 12, 30)], rng.normal(size=(30, 1))
 found = []
 for tile, most, cut in ((Tile(1, 1), 65_536, 30), (Tile(8, 1), 7, 11), (Tile(4, 2), 65_536, 20)):
     machine.tile_for = lambda *sizes, own, tile=tile: tile
-    machine._MOST = machine._LEAST = most
+    machine._MOST = machine._LEAST = machine._SMALLEST = most
     detector = Detector(settings, model=model)
     first = detector.process_batch(keys[:cut], None, x[:cut])
     detector.snapshot({str(tmp_path / "s")!r})
@@ -142,7 +142,7 @@ def test_a_device_that_fails_is_one_clear_line() -> None:
 from streamlstm.kernels.cuda.compiling import cuda
 detector = Detector(settings, model=model)
 class Gone:
-    def __getitem__(self, launch):
+    def launch(self, *arguments):
         raise cuda.cudadrv.driver.CudaAPIError(999, "Call to cuLaunchKernel results in CUDA_ERROR_UNKNOWN")
 detector.engine._machine._predict = Gone()
 with pytest.raises(DeviceError, match=r"cuda: cannot score a batch; .* go on from a snapshot: .*cuLaunchKernel"):

@@ -23,6 +23,7 @@ class DeviceEngine(Engine):
     def __init__(self, config: Config, layout: Layout, model: Model) -> None:
         super().__init__(config, layout, model, connect=False)
         self._machine = Machine(layout.cell, self.sizes, layout.params, self.weights, self.usual)
+        self._visitors = device_rows(layout)
 
     def start_threads(self, rows: Any, threads: int) -> None:
         """A GPU needs none."""
@@ -37,11 +38,16 @@ class DeviceEngine(Engine):
     def call(self, arguments: tuple[Any, ...], source: int, *, threads: int = 1, learn: bool = True) -> None:
         """The call on the device, for records of `source` (its number)."""
         rows, slots, time, x, row, out, detail = arguments
-        where = DeviceRows.of(rows) if isinstance(rows, Pool) else rows
-        self._machine.score(where, Records(slots, time, x, row, source, detail, 0), out)
-        if isinstance(rows, Pool):
-            new = where.read(np.arange(len(rows.state), dtype=np.int32))
-            rows.state[:], rows.stats[:], rows.marks[:] = new.state, new.stats, new.marks
+        records = Records(slots, time, x, row, source, detail, 0)
+        if not isinstance(rows, Pool):
+            self._machine.score(rows, records, out)
+            return
+        visitors, numbers = self._visitors, np.arange(len(rows.state), dtype=np.int32)
+        visitors.reserve(len(numbers))
+        visitors.write(numbers, rows)
+        self._machine.score(visitors, records, out)
+        new = visitors.read(numbers)
+        rows.state[:], rows.stats[:], rows.marks[:] = new.state, new.stats, new.marks
 
 
 def device_rows(layout: Layout) -> DeviceRows:

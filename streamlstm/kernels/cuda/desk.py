@@ -1,6 +1,7 @@
 """The desk: one int64 vector that says where all arrays of a detector lie on the device, and how large they are.
 
-A launch with one array costs 6 us, with sixteen 30 us: kernels take the desk, and make their arrays of its addresses.
+A launch with one array costs 6 us, with sixteen 30 us: kernels take the desk's address, and make their arrays of those
+that lie there.
 """
 
 from math import prod
@@ -14,10 +15,10 @@ from numba.core import types
 from streamlstm.kernels.compiling import intrinsic_with
 
 (
-    SIZES, PARAMS, USUAL, WEIGHTS, STATE, STATS, MARKS, SLOTS, TIME, X, ROW, VALUES, CODES, DETAILS, EPISODES,
+    SIZES, PARAMS, USUAL, WEIGHTS, STATE, STATS, MARKS, ORDER, SLOTS, TIME, X, ROW, VALUES, CODES, DETAILS, EPISODES,
     TAKEN, INPUTS, REGRESSORS, NETWORK, PREDICTION, BLOCKS,
     LENGTH_OF_SIZES, LENGTH_OF_PARAMS, LENGTH_OF_WEIGHTS, STREAMS, RECORDS, WIDEST, SOURCE, DETAIL, ENTRIES, LENGTH,
-) = range(31)  # fmt: skip
+) = range(32)  # fmt: skip
 """Addresses; then lengths: of the vectors, rows of the pool, records of the batch, rows that scratch has place for; then
 the number of the records' source, whether all want detail, float32 values of a record's block."""
 
@@ -45,7 +46,9 @@ def _array(context: Any, builder: Any, kind: Any, address: Any, shape: list[Any]
         size = builder.mul(size, length)
     context.populate_array(
         array,
-        data=builder.inttoptr(address, array.data.type),
+        data=builder.addrspacecast(
+            builder.inttoptr(address, ir.PointerType(array.data.type.pointee, addrspace=1)), array.data.type
+        ),
         shape=shape,
         strides=strides,
         itemsize=ir.Constant(ir.IntType(64), width),

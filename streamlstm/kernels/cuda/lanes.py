@@ -92,8 +92,8 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     if kind.layout == "C":
         return builder.gep(made.data, [at])
     (stride,) = cgutils.unpack_tuple(builder, made.strides, 1)
-    first = builder.ptrtoint(made.data, ir.IntType(64))
-    return builder.inttoptr(builder.add(first, builder.mul(at, stride)), made.data.type)
+    first = builder.bitcast(made.data, ir.IntType(8).as_pointer())
+    return builder.bitcast(builder.gep(first, [builder.mul(at, stride)]), made.data.type)
 
 
 @intrinsic_with(lambda array, at: array[at])

@@ -1,22 +1,22 @@
 """A detector's kernels and memory on a device: a batch goes in, wave after wave is launched, scores come out.
 
-The batch is taken in parts. While one part is computed, the next one's records are copied in and the results of the one
-before are copied out: one stream of the device copies, another one computes. Between the launches of a part nothing waits.
+A large batch is taken in parts. While one part is computed, the next one's records are copied in and the results of the
+one before are copied out: one stream of the device copies, another one computes. The host does not wait between launches.
 """
 
+import threading
 from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core import types
 
 from streamlstm.kernels.arguments import Out, Records
 from streamlstm.kernels.cells.cell import Cell
 from streamlstm.kernels.cells.program import PROGRAMS
 from streamlstm.kernels.cuda import desk as at
-from streamlstm.kernels.cuda.compiling import cuda
-from streamlstm.kernels.cuda.memory import DeviceArray, device_errors, gather, new_stream, pinned
+from streamlstm.kernels.cuda.compiling import Kernel, cuda
+from streamlstm.kernels.cuda.memory import DeviceArray, Mover, device_errors, new_event, new_stream, pinned
 from streamlstm.kernels.cuda.records import block_floats, judge_kernel, predict, prepare
 from streamlstm.kernels.cuda.step import shared_floats, step_kernel, tile_for
 from streamlstm.kernels.cuda.sums import WARP
@@ -26,6 +26,8 @@ from streamlstm.kernels.wave import panels_size
 from streamlstm.types import Float32, Float64, Int64
 
 _MOST, _LEAST = 65_536, 1024
+_PARTS, _SMALLEST = 4, 8192
+"""A batch is divided by so many, for copies and kernels to overlap, but not into parts so small that they leave it idle."""
 _SCRATCH_BYTES = 512 << 20
 """Scratch of one wave at most, unless the records are so wide that not even _LEAST of them fit."""
 _PREPARE_THREADS, _PREDICT_THREADS, _JUDGE_THREADS = 128, 256, 64
@@ -34,15 +36,16 @@ _PREPARE_THREADS, _PREDICT_THREADS, _JUDGE_THREADS = 128, 256, 64
 class Step(NamedTuple):
     """The step of one layer: its kernel, rows of a block, warps, bytes of shared memory, and what the kernel is told."""
 
-    kernel: Any
+    kernel: Kernel
     rows: int
     groups: int
     shared: int
     arguments: tuple[int, int, int, int]
 
-    def launch(self, desk: Any, count: int, stream: Any) -> None:
-        """Steps the first `count` rows of the desk's wave."""
-        self.kernel[-(-count // self.rows), (WARP, self.groups), stream, self.shared](desk, count, *self.arguments)
+    def launch(self, desk: int, count: int, stream: Any) -> None:
+        """Steps the first `count` rows of the wave; `desk` is where that lies."""
+        blocks = -(-count // self.rows)
+        self.kernel.launch(blocks, (WARP, self.groups), stream, self.shared, desk, count, *self.arguments)
 
 
 def layer_step(
@@ -51,8 +54,21 @@ def layer_step(
     """The step of a layer of this size; `arguments` are w0, inputs, below and h0 of `step.step_kernel`."""
     tile = tile_for(program, normal, inputs, H, own=own)
     shared = 4 * shared_floats(program, normal, inputs, H, tile)
-    kernel = _kernel(step_kernel(program, normal, half, *tile), 5)
+    kernel = _kernel(step_kernel(program, normal, half, *tile), 6)
     return Step(kernel, tile.rows * tile.groups, tile.groups, shared, arguments)
+
+
+class _Sections:
+    """Where the parts of one flat array of 8-byte words begin."""
+
+    def __init__(self) -> None:
+        self.words = 0
+
+    def take(self, values: int, width: int) -> int:
+        """The first word of a section of so many values of `width` bytes."""
+        first = self.words
+        self.words += -(-values * width // 8)
+        return first
 
 
 class _Buffers:
@@ -61,97 +77,120 @@ class _Buffers:
     Each way is one copy: a copy of a few bytes takes as long as one of a hundred kilobytes.
     """
 
-    def __init__(self, features: int, inputs: int) -> None:
-        self._features, self._inputs = features, inputs
-        self.device, self._results = DeviceArray(np.int64), DeviceArray(np.int64)
-        self._given, self._found = pinned(np.int64, 0), pinned(np.int64, 0)
+    def __init__(self) -> None:
+        self._given, self._found = DeviceArray(np.int64), DeviceArray(np.int64)
+        self._host, self._told = pinned(np.int64, 0), pinned(np.int64, 0)
         self.details, self.episodes = DeviceArray(np.float64), DeviceArray(np.int64)
-        self.copied, self.done = cuda.event(), cuda.event()
+        self._detail = pinned(np.float64, 0)
+        self.copied, self.done = new_event(), new_event()
 
-    def reserve(self, n: int) -> None:
+    @property
+    def desk(self) -> int:
+        """Where the desk lies on the device."""
+        return self._given.address
+
+    def reserve(self, n: int, D: int, I: int, *, detail: bool) -> None:
         """Room for so many records."""
-        self.device.reserve(at.LENGTH + n * (2 + self._inputs) + n // 2 + 1)
-        self._results.reserve(OUT_VALUES * n // 2 + OUT_CODES * n // 4 + 2)
-        self.details.reserve(OUT_DETAILS * n * self._features)
+        given, found = self._lie(n, I)
+        self._given.reserve(given.words)
+        self._found.reserve(found.words)
+        self.details.reserve(OUT_DETAILS * n * D)
         self.episodes.reserve(MARKS * n)
-        if len(self._given) < self.device.size:
-            self._given, self._found = pinned(np.int64, self.device.size), pinned(np.int64, self._results.size)
+        if len(self._host) < given.words:
+            self._host = pinned(np.int64, given.words)
+        if len(self._told) < found.words:
+            self._told = pinned(np.int64, found.words)
+        if detail and len(self._detail) < OUT_DETAILS * n * D:
+            self._detail = pinned(np.float64, OUT_DETAILS * n * D)
 
-    def send(self, desk: Int64, records: Records, place: Any, stream: Any) -> None:
-        """Copies a part of the records to the device, behind a desk that says where they and their results lie there."""
-        n, I = int(desk[at.RECORDS]), self._inputs
-        row = at.LENGTH + n
-        x, slots = row + n, row + n + n * I
-        size = slots + n // 2 + 1
-        codes = OUT_VALUES * n // 2 + 1  # whole words before them
-        for name, address in (
-            (at.TIME, self.device.part(at.LENGTH)), (at.ROW, self.device.part(row)), (at.X, self.device.part(x)),
-            (at.SLOTS, self.device.part(slots)), (at.VALUES, self._results.part(0)), (at.CODES, self._results.part(codes)),
-            (at.DETAILS, self.details.address), (at.EPISODES, self.episodes.address),
+    def _lie(self, n: int, I: int) -> tuple[_Sections, _Sections]:
+        given, found = _Sections(), _Sections()
+        given.take(at.LENGTH, 8)
+        self._time, self._row, self._x = given.take(n, 8), given.take(n, 8), given.take(n * I, 8)
+        self._slots, self._order = given.take(n, 4), given.take(n, 4)
+        self._values, self._codes = found.take(OUT_VALUES * n, 4), found.take(OUT_CODES * n, 2)
+        return given, found
+
+    def send(self, desk: Int64, records: Records, first: int, order: Any, stream: Any) -> None:
+        """Copies the records from `first` on to the device, behind a desk that says where they and their results lie there."""
+        n, I = len(order), records.x.shape[1]
+        given, _ = self._lie(n, I)
+        for name, word in (
+            (at.TIME, self._time), (at.ROW, self._row), (at.X, self._x), (at.SLOTS, self._slots), (at.ORDER, self._order),
         ):  # fmt: skip
-            desk[name] = address
-        host = self._given
+            desk[name] = self._given.part(word)
+        desk[at.VALUES], desk[at.CODES] = self._found.part(self._values), self._found.part(self._codes)
+        desk[at.DETAILS], desk[at.EPISODES], desk[at.RECORDS] = self.details.address, self.episodes.address, n
+        host, end = self._host, first + n
         host[: at.LENGTH] = desk
-        host[at.LENGTH : row] = records.time[place]
-        host[row:x] = records.row[place]
-        host[x:slots].view(np.float64)[:] = records.x[place].reshape(-1)
-        host[slots:size].view(np.int32)[:n] = records.slots[place]
-        self.device.put(host[:size], stream)
+        host[self._time : self._time + n] = records.time[first:end]
+        host[self._row : self._row + n] = records.row[first:end]
+        host[self._x : self._x + n * I].view(np.float64)[:] = records.x[first:end].reshape(-1)
+        host[self._slots : self._order].view(np.int32)[:n] = records.slots[first:end]
+        host[self._order : given.words].view(np.int32)[:n] = order
+        self._given.put(host[: given.words], stream)
 
-    def fetch(self, n: int, stream: Any) -> tuple[Any, Any]:
+    def fetch(self, n: int, I: int, stream: Any) -> tuple[Any, Any]:
         """Values (OUT_VALUES, n) and codes (OUT_CODES, n), there when the stream is synchronised."""
-        codes = OUT_VALUES * n // 2 + 1
-        found = self._found[: codes + OUT_CODES * n // 4 + 1]
-        self._results.get(found, stream)
-        values = found[:codes].view(np.float32)[: OUT_VALUES * n].reshape(OUT_VALUES, n)
-        return values, found[codes:].view(np.uint16)[: OUT_CODES * n].reshape(OUT_CODES, n)
+        _, found = self._lie(n, I)
+        told = self._told[: found.words]
+        self._found.get(told, stream)
+        values = told[: self._codes].view(np.float32)[: OUT_VALUES * n].reshape(OUT_VALUES, n)
+        return values, told[self._codes :].view(np.uint16)[: OUT_CODES * n].reshape(OUT_CODES, n)
+
+    def fetch_details(self, n: int, D: int, stream: Any) -> Any:
+        """Details (OUT_DETAILS, n, D), likewise."""
+        told = self._detail[: OUT_DETAILS * n * D]
+        self.details.get(told, stream)
+        return told.reshape(OUT_DETAILS, n, D)
 
 
-class _Part(NamedTuple):
-    """A part of a batch that is being computed: where its records stand, in the order in which they are computed."""
+class _Workspace(threading.local):
+    """What the detectors of a thread share, since only one of them scores at a time: scratch, buffers, streams."""
 
-    buffers: _Buffers
-    place: Any
-    records: int
-    detail: bool
+    def __init__(self) -> None:
+        self.copy, self.compute = new_stream(), new_stream()
+        self.scratch = {name: DeviceArray(dtype) for name, dtype in _SCRATCH.items()}
+        self.buffers = _Buffers(), _Buffers()
+        self.mover = Mover(self.copy)
+
+
+_SCRATCH = {
+    at.TAKEN: np.int32, at.INPUTS: np.float32, at.REGRESSORS: np.float32, at.NETWORK: np.float32,
+    at.PREDICTION: np.float32, at.BLOCKS: np.float32,
+}  # fmt: skip
+
+
+@cache
+def _workspace() -> _Workspace:
+    return _Workspace()
 
 
 class Machine:
-    """The kernels of one detector with frozen weights; not thread-safe."""
+    """The kernels and weights of one detector, which are frozen; not thread-safe."""
 
     def __init__(self, cell: Cell, sizes: Int64, params: Float64, weights: Float32, usual: Float32) -> None:
         with device_errors("start"):
-            self._sizes = sizes
-            self._copy, self._compute = new_stream(), new_stream()
+            self._sizes, self._D, self._I = sizes, int(sizes[N_FEATURES]), int(sizes[N_FEATURES] + sizes[N_KNOWN])
             self._constants = {
                 at.SIZES: _resident(sizes), at.PARAMS: _resident(params), at.WEIGHTS: _resident(weights),
                 at.USUAL: _resident(usual),
             }  # fmt: skip
-            D, O = int(sizes[N_FEATURES]), int(sizes[OUTPUTS])
-            self._scratch = {
-                at.TAKEN: (np.int32, 1), at.INPUTS: (np.float32, D + int(sizes[N_KNOWN])),
-                at.REGRESSORS: (np.float32, int(sizes[LDR])), at.NETWORK: (np.float32, O),
-                at.PREDICTION: (np.float32, O), at.BLOCKS: (np.float32, int(block_floats(D))),
+            O = int(sizes[OUTPUTS])
+            self._wide = {
+                at.TAKEN: 1, at.INPUTS: self._I, at.REGRESSORS: int(sizes[LDR]), at.NETWORK: O, at.PREDICTION: O,
+                at.BLOCKS: block_floats(self._D),
             }  # fmt: skip
-            self._memory = {name: DeviceArray(dtype) for name, (dtype, _) in self._scratch.items()}
-            row_bytes = 4 * sum(wide for _, wide in self._scratch.values())
-            self._most = min(max(_SCRATCH_BYTES // row_bytes, _LEAST), _MOST)
-            desk = np.zeros(at.LENGTH, np.int64)
-            for name, array in (self._constants | self._memory).items():
-                desk[name] = array.address
-            desk[at.LENGTH_OF_SIZES], desk[at.LENGTH_OF_PARAMS] = sizes.size, params.size
-            desk[at.LENGTH_OF_WEIGHTS], desk[at.ENTRIES] = weights.size, self._scratch[at.BLOCKS][1]
-            self._desk: Int64 = desk
-            I = D + int(sizes[N_KNOWN])
-            self._buffers = _Buffers(D, I), _Buffers(D, I)
-            self._prepare, self._predict = _kernel(prepare, 2), _kernel(predict, 1)
-            self._judge = _kernel(judge_kernel(int(sizes[KIND])), 2)
+            self._most = min(max(_SCRATCH_BYTES // (4 * sum(self._wide.values())), _LEAST), _MOST)
+            self._prepare, self._predict = _kernel(prepare, 3), _kernel(predict, 2)
+            self._judge = _kernel(judge_kernel(int(sizes[KIND])), 3)
             self._steps = self._layers(cell)
+            _workspace().mover  # noqa: B018 - made now, with its kernel, and not in the first event's time
 
     def _layers(self, cell: Cell) -> list[Step]:
         sizes, program, normal = self._sizes, PROGRAMS.index(cell.program), int(cell.layer_norm)
         H, kept, half = int(sizes[HIDDEN]), int(sizes[KEPT]), int(sizes[KEPT] != sizes[PADDED])
-        inputs, w0, h0, below = int(sizes[N_FEATURES] + sizes[N_KNOWN]), 0, int(sizes[AT_LAYERS]), -1
+        inputs, w0, h0, below = self._I, 0, int(sizes[AT_LAYERS]), -1
         steps = []
         for _ in range(int(sizes[LAYERS])):
             told = w0, inputs, below, h0
@@ -160,96 +199,105 @@ class Machine:
             below, h0, inputs = h0, h0 + 2 * kept, H
         return steps
 
+    @property
+    def kernels(self) -> list[Kernel]:
+        """Those of a wave, in their order."""
+        return [self._prepare, *(step.kernel for step in self._steps), self._predict, self._judge]
+
     def score(self, rows: Any, records: Records, out: Out) -> None:
         """Scores the records (arrays of the host) on `rows` (`state.device.DeviceRows`); writes `out`, arrays of the host."""
         B = len(records.slots)
+        most = min(self._most, max(_SMALLEST, -(-B // _PARTS)))
         with device_errors("make room for a batch"):  # before anything is changed
-            self._widen(min(B, self._most, rows.room))
-            for buffers in self._buffers[: -(-B // self._most)]:
-                buffers.reserve(min(B, self._most))
+            work = _workspace()
+            desk = self._desk(work, rows, records, min(B, most, rows.room))
+            for buffers in work.buffers[: -(-B // most)]:
+                buffers.reserve(min(B, most), self._D, self._I, detail=bool(records.detail))
+        copy = work.copy if most < B else work.compute
         with device_errors("score a batch; what its streams hold now is unknown, go on from a snapshot"):
-            before = None
-            for number, first in enumerate(range(0, B, self._most)):
-                part = self._submit(self._buffers[number % 2], rows, records, first, min(first + self._most, B))
+            try:
+                before = None
+                for number, first in enumerate(range(0, B, most)):
+                    buffers, n = work.buffers[number % 2], min(most, B - first)
+                    self._submit(work, buffers, copy, desk, records, first, n)
+                    if before is not None:
+                        self._collect(work, copy, *before, records, out)
+                    before = buffers, first, n
                 if before is not None:
-                    self._collect(before, out)
-                before = part
-            if before is not None:
-                self._collect(before, out)
+                    self._collect(work, copy, *before, records, out)
+            except BaseException:  # the next call must not find this one's copies under way
+                copy.synchronize()
+                work.compute.synchronize()
+                raise
 
-    def _submit(self, buffers: _Buffers, rows: Any, records: Records, first: int, end: int) -> _Part:
-        """Copies records first .. end to the device and launches all that is to be done with them."""
-        n = end - first
-        order, waves = np.empty(n, np.int32), np.empty(n + 1, np.int32)
-        count = plan_waves(records.slots[first:end], order, waves, np.empty(4 * n + 1 + SPARE, np.int32))
-        begins = waves[: count + 1].tolist()
-        in_order = bool((order[1:] > order[:-1]).all())
-        place: Any = slice(first, end) if in_order else first + order.astype(np.int64)
-        desk = self._desk.copy()
+    def _desk(self, work: _Workspace, rows: Any, records: Records, widest: int) -> Int64:
+        """A desk without the records, and scratch for waves of so many."""
+        desk = np.zeros(at.LENGTH, np.int64)
+        for name, array in self._constants.items():
+            desk[name] = array.address
+        for name, array in work.scratch.items():
+            array.reserve(widest * self._wide[name])
+            desk[name] = array.address
         desk[at.STATE], desk[at.STATS], desk[at.MARKS] = rows.state.address, rows.stats.address, rows.marks.address
-        desk[at.STREAMS], desk[at.RECORDS] = rows.room, n
+        desk[at.LENGTH_OF_SIZES], desk[at.LENGTH_OF_PARAMS] = (self._constants[of].size for of in (at.SIZES, at.PARAMS))
+        desk[at.LENGTH_OF_WEIGHTS], desk[at.ENTRIES] = self._constants[at.WEIGHTS].size, self._wide[at.BLOCKS]
+        desk[at.STREAMS], desk[at.WIDEST] = rows.room, widest
         desk[at.SOURCE], desk[at.DETAIL] = records.source, records.detail
-        buffers.send(desk, records, place, self._copy)
-        buffers.copied.record(self._copy)
-        buffers.copied.wait(self._compute)
-        for now, then in pairwise(begins):
-            self._launch(buffers.device.array, now, then - now)
-        buffers.done.record(self._compute)
-        return _Part(buffers, place, n, bool(records.detail))
+        return desk
 
-    def _widen(self, widest: int) -> None:
-        """Scratch for waves of so many records."""
-        if widest > self._desk[at.WIDEST]:
-            self._desk[at.WIDEST] = widest
-            for name, (_, wide) in self._scratch.items():
-                self._memory[name].reserve(widest * wide)
-                self._desk[name] = self._memory[name].address
+    def _submit(
+        self, work: _Workspace, buffers: _Buffers, copy: Any, desk: Int64, records: Records, first: int, n: int
+    ) -> None:
+        """Copies n records from `first` on to the device and launches all that is to be done with them."""
+        order, waves = np.empty(n, np.int32), np.empty(n + 1, np.int32)
+        count = plan_waves(records.slots[first : first + n], order, waves, np.empty(4 * n + 1 + SPARE, np.int32))
+        buffers.send(desk, records, first, order, copy)
+        if copy is not work.compute:
+            buffers.copied.record(copy)
+            buffers.copied.wait(work.compute)
+        for now, then in pairwise(waves[: count + 1].tolist()):
+            self._launch(buffers.desk, now, then - now, work.compute)
+        if copy is not work.compute:
+            buffers.done.record(work.compute)
 
-    def _launch(self, desk: Any, first: int, count: int) -> None:
-        stream = self._compute
-        self._prepare[-(-count // _PREPARE_THREADS), _PREPARE_THREADS, stream](desk, first, count)
+    def _launch(self, desk: int, first: int, count: int, stream: Any) -> None:
+        blocks, predicted = -(-count // _PREPARE_THREADS), count * HEADS * self._D
+        self._prepare.launch(blocks, (_PREPARE_THREADS, 1), stream, 0, desk, first, count)
         for step in self._steps:
             step.launch(desk, count, stream)
-        elements = count * HEADS * int(self._sizes[N_FEATURES])
-        self._predict[-(-elements // _PREDICT_THREADS), _PREDICT_THREADS, stream](desk, count)
-        self._judge[-(-count // _JUDGE_THREADS), _JUDGE_THREADS, stream](desk, first, count)
+        self._predict.launch(-(-predicted // _PREDICT_THREADS), (_PREDICT_THREADS, 1), stream, 0, desk, count)
+        self._judge.launch(-(-count // _JUDGE_THREADS), (_JUDGE_THREADS, 1), stream, 0, desk, first, count)
 
-    def _collect(self, part: _Part, out: Out) -> None:
-        """Waits for a part and writes its results to their places."""
-        buffers, n, place = part.buffers, part.records, part.place
-        D = int(self._sizes[N_FEATURES])
-        buffers.done.wait(self._copy)
-        values, codes = buffers.fetch(n, self._copy)
-        details = None
-        if part.detail:
-            details = np.empty(OUT_DETAILS * n * D)
-            buffers.details.get(details, self._copy)
-        self._copy.synchronize()
-        out.values[:, place], out.codes[:, place] = values, codes
-        if details is not None:
-            out.details[:, place] = details.reshape(OUT_DETAILS, n, D)
+    def _collect(
+        self, work: _Workspace, copy: Any, buffers: _Buffers, first: int, n: int, records: Records, out: Out
+    ) -> None:
+        """Waits for n records and writes their results."""
+        if copy is not work.compute:
+            buffers.done.wait(copy)
+        D, end = self._D, first + n
+        values, codes = buffers.fetch(n, self._I, copy)
+        details = buffers.fetch_details(n, D, copy) if records.detail else None
+        copy.synchronize()
+        out.values[:, first:end], out.codes[:, first:end] = values, codes
         detailed, changed = np.flatnonzero(codes[OUT_DETAILED]), np.flatnonzero(codes[OUT_CHANGE])
-        where = np.arange(place.start, place.stop) if isinstance(place, slice) else place
-        if details is None and len(detailed):
+        if details is not None:
+            out.details[:, first:end] = details
+        elif len(detailed):
             rows = (detailed + n * np.arange(OUT_DETAILS)[:, None]).reshape(-1)
-            out.details[:, where[detailed]] = gather(buffers.details, rows, D, self._copy).reshape(OUT_DETAILS, -1, D)
+            told = work.mover.gather(buffers.details, rows, D)
+            out.details[:, first + detailed] = told.reshape(OUT_DETAILS, -1, D)
         if len(changed):
-            out.episodes[where[changed]] = gather(buffers.episodes, changed, MARKS, self._copy)
+            out.episodes[first + changed] = work.mover.gather(buffers.episodes, changed, MARKS)
 
 
 def _resident(values: Any) -> DeviceArray:
     array = DeviceArray(values.dtype, values.size)
-    array.put(np.ascontiguousarray(values))
+    array.put(np.ascontiguousarray(values), 0)
     cuda.synchronize()
     return array
 
 
 @cache
-def _kernel(function: Any, integers: int) -> Any:
-    """A kernel of the desk and so many integers, compiled now and once for all detectors of the process."""
-    return cuda.jit(types.void(*signature(integers)))(function)
-
-
-def signature(integers: int) -> tuple[Any, ...]:
-    """Numba's types of the arguments of a kernel: the desk and so many integers."""
-    return (types.int64[::1], *[types.int64] * integers)
+def _kernel(function: Any, integers: int) -> Kernel:
+    """A kernel, compiled once for all detectors of the process."""
+    return Kernel(function, integers)

@@ -1,8 +1,8 @@
 """The kernels of a wave beside the step: one thread per record before it and after it, one per prediction between.
 
 What a thread does with its record is the code of `kernels.score`, on a block of one record. A wave holds records of
-different streams, RECORDS of the batch from `first` on; TAKEN says of each row of the wave which slot it is, or -1 for a
-record that its stream does not take.
+different streams: those that stand in ORDER from `first` on. TAKEN says of each row of the wave which slot it is, or -1 for
+a record that its stream does not take.
 """
 
 from functools import cache
@@ -13,7 +13,7 @@ from numba.core import types
 
 from streamlstm.kernels import calls, wave
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
-from streamlstm.kernels.block import block_size, make_block
+from streamlstm.kernels.block import FIELDS, NAMES, make_block
 from streamlstm.kernels.cuda import desk as at
 from streamlstm.kernels.cuda.compiling import Target, cuda, device
 from streamlstm.kernels.cuda.desk import doubles, doubles_2, doubles_3, floats, floats_2, ints, longs, longs_2, shorts_2
@@ -29,8 +29,6 @@ _target = Target(TWINS, CONSTANTS)
 _prepare, _drop, _unwanted, _make_block, _begin = (
     _target(function) for function in (prepare_row, drop_row, unwanted, make_block, begin_parts)
 )
-block_floats: Any = _target.rebuilt(getattr(block_size, "py_func", block_size))
-"""float32 values of scratch that a record of D features needs."""
 _panels_size = _target(wave.panels_size)
 
 
@@ -66,18 +64,30 @@ def _out(desk, sizes):
     )  # fmt: skip
 
 
-_setup, _pool, _records, _out = (device(function, inline=True) for function in (_setup, _pool, _records, _out))
+def _record(desk, place):
+    """The number in the batch of the record that stands at a place of the waves."""
+    return np.int64(ints(desk[at.ORDER], desk[at.RECORDS])[place])
 
 
-def prepare(desk, first, count):
+_setup, _pool, _records, _out, _record = (
+    device(function, inline=True) for function in (_setup, _pool, _records, _out, _record)
+)
+
+
+def block_floats(D: int) -> int:
+    """float32 values of scratch that a record of D features needs, see `kernels.block`; a lane is one value."""
+    return FIELDS * D + NAMES * PARTS
+
+
+def prepare(address, first, count):
     """Writes what the network reads at `count` records, one thread each, and which of them are taken."""
-    i = cuda.grid(1)
+    desk, i = longs(address, at.LENGTH), cuda.grid(1)
     if i < count:
         setup = _setup(desk)
         sizes = setup.sizes
         pool, records, out = _pool(desk, sizes), _records(desk, sizes), _out(desk, sizes)
         tap = Tap(out.values, out.values, out.values, out.codes, records.slots)  # never read: weights are frozen
-        taken, b = ints(desk[at.TAKEN], desk[at.WIDEST]), first + i
+        taken, b = ints(desk[at.TAKEN], desk[at.WIDEST]), _record(desk, first + i)
         s = records.slots[b]
         if _unwanted(pool.marks[s], records.time[b], sizes[DROPS]):
             _drop(b, s, setup, pool, records, tap, out)
@@ -90,11 +100,12 @@ def prepare(desk, first, count):
             _prepare(b, s, setup, pool, records, tap, z, i * I, regressors, i * sizes[LDR])
 
 
-def predict(desk, count):
+def predict(address, count):
     """Writes the LSTM's part of the predictions and the whole ones, one thread for each row and column.
 
     The weights lie as `wave.step_network` reads them, and each sum is its chain of fused multiply-adds.
     """
+    desk = longs(address, at.LENGTH)
     sizes = longs(desk[at.SIZES], desk[at.LENGTH_OF_SIZES])
     D, O, H, P, C = sizes[N_FEATURES], sizes[OUTPUTS], sizes[HIDDEN], sizes[N_REGRESSORS], sizes[N_CALENDAR]
     e = cuda.grid(1)
@@ -143,8 +154,8 @@ def judge_kernel(kind: int) -> Any:
     """The kernel that scores `count` records and absorbs them, one thread each, for one kind of threshold."""
     enter, score = _judging(kind)
 
-    def judge(desk, first, count):
-        i = cuda.grid(1)
+    def judge(address, first, count):
+        desk, i = longs(address, at.LENGTH), cuda.grid(1)
         if i < count:
             s = ints(desk[at.TAKEN], desk[at.WIDEST])[i]
             if s >= 0:
@@ -154,13 +165,13 @@ def judge_kernel(kind: int) -> Any:
                 tap = Tap(out.values, out.values, out.values, out.codes, records.slots)
                 D, O, rows = sizes[N_FEATURES], sizes[OUTPUTS], desk[at.WIDEST]
                 network, prediction = floats(desk[at.NETWORK], rows * O), floats(desk[at.PREDICTION], rows * O)
-                block = _make_block(floats_2(desk[at.BLOCKS], desk[at.ENTRIES], rows)[:, i], D, np.int64(1))
+                block = _make_block(floats_2(desk[at.BLOCKS], desk[at.ENTRIES], count)[:, i], D, np.int64(1))
                 _begin(block, setup.params)
                 batch, slots, places = (
                     cuda.local.array(1, types.int32), cuda.local.array(1, types.int32), cuda.local.array(1, types.int32),
                 )  # fmt: skip
                 broken, present = cuda.local.array(1, types.int32), cuda.local.array(1, types.int32)
-                b = first + i
+                b = _record(desk, first + i)
                 batch[0], slots[0], places[0] = b, s, i
                 if enter(b, s, np.int64(0), setup, pool, records, tap, out, prediction, i * O, block, broken, present):
                     score(block, batch, slots, places, broken, present, setup, pool, records, tap, out, network)

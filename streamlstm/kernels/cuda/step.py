@@ -78,7 +78,8 @@ def step_kernel(program: int, normal: int, half: int, rows: int, groups: int) ->
     last_stage = _stage(program, len(of.stages) - 1, normal, half, rows, groups)
     room = of.room(bool(normal))
 
-    def step(desk, count, w0, inputs, below, h0):
+    def step(address, count, w0, inputs, below, h0):
+        desk = longs(address, at.LENGTH)
         sizes = longs(desk[at.SIZES], desk[at.LENGTH_OF_SIZES])
         taken = ints(desk[at.TAKEN], desk[at.WIDEST])
         lds = sizes[STATE_WIDTH]

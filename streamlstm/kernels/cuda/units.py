@@ -29,17 +29,32 @@ class _Unit:
         b, place = self._e.builder, self._places[which]
         return b.add(b.mul(place, I64(2)) if self._half else place, self._unit)
 
+    def fetch(self) -> None:
+        """Loads h and c; what the cell does not read, the compiler drops."""
+        load = self._e.load_half if self._half else self._e.load
+        self._old = [load(self._state, self._at(which)) for which in range(2)]
+        self._new: list[tuple[int, Any]] = []
+
+    def write(self) -> None:
+        """Writes what the cell made."""
+        store = self._e.store_half if self._half else self._e.store
+        for which, value in self._new:
+            if which < 0:
+                self._e.store(value, self._shared, self._instead)
+            else:
+                store(value, self._state, self._at(which))
+
     def read_state(self, which: int) -> Any:
         """h (0) or c (1)."""
-        return (self._e.load_half if self._half else self._e.load)(self._state, self._at(which))
+        return self._old[which]
 
     def write_state(self, which: int, value: Any) -> None:
         """The reverse of `read_state`."""
-        (self._e.store_half if self._half else self._e.store)(value, self._state, self._at(which))
+        self._new.append((which, value))
 
     def write_instead(self, value: Any) -> None:
         """What the next stage reads in place of h."""
-        self._e.store(value, self._shared, self._instead)
+        self._new.append((-1, value))
 
     def vector(self, n: int) -> Any:
         """Further vector n."""
@@ -107,17 +122,24 @@ def finish(
             data(context, builder, kinds[n], of)
             for n, of in ((4, acc), (5, taken), (8, state), (13, shared), (15, weights))
         )
-        for r in range(rows.literal_value):
+        found = []
+        for r in range(rows.literal_value):  # all loads before any arithmetic, so that they wait together
             of_row = builder.add(row, I64(r))
-            with builder.if_then(builder.icmp_signed("<", of_row, count)):
-                s = builder.sext(builder.load(builder.gep(slots, [of_row])), I64(0).type)
-                with builder.if_then(builder.icmp_signed(">=", s, I64(0))):
-                    begin = builder.mul(s, lds)
-                    places = builder.add(begin, h0), builder.add(begin, c0)
-                    gates = [e.load(sums, I64(r * len(stage.gates) + n)) for n in range(len(stage.gates))]
-                    of = _Unit(e, bool(half.literal_value), states, places, unit, spare, builder.add(instead, I64(r)),
-                               matrix, further)  # fmt: skip
-                    stage.finish(Units(e, gates, of))
+            there = builder.icmp_signed("<", of_row, count)
+            s = builder.sext(builder.load(builder.gep(slots, [builder.select(there, of_row, I64(0))])), I64(0).type)
+            there = builder.and_(there, builder.icmp_signed(">=", s, I64(0)))
+            begin = builder.mul(builder.select(there, s, I64(0)), lds)
+            places = builder.add(begin, h0), builder.add(begin, c0)
+            found.append((there, _Unit(e, bool(half.literal_value), states, places, unit, spare,
+                                       builder.add(instead, I64(r)), matrix, further)))  # fmt: skip
+        for _, of in found:
+            of.fetch()
+        for r, (_, of) in enumerate(found):
+            gates = [e.load(sums, I64(r * len(stage.gates) + n)) for n in range(len(stage.gates))]
+            stage.finish(Units(e, gates, of))
+        for there, of in found:
+            with builder.if_then(there):
+                of.write()
         return context.get_dummy_value()
 
     n = types.int64
