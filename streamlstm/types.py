@@ -105,7 +105,7 @@ class EventBatch:
     time   int64 (B), nanoseconds since 1970 UTC, `NO_TIME` where the record has none
     x      float64 (B, I), features then exogenous columns, NaN where missing
     row    int64 (B), number of the record in `source`, from 0, counting records that could not be read; of a topic
-           the offset, ascending with gaps
+           the offset; ascending with gaps, until `detect.reorder` has put them in order of time
     source path as the user wrote it, or topic/partition: `source/row` is the id of a record
     label  uint8 (B), 1 where the input says anomalous; None unless a label column was asked for
     """

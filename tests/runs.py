@@ -76,6 +76,10 @@ RUNS: dict[str, Any] = {
         {"model": {"hidden_size": 6, "num_layers": 2, "calendar": False}, "learning": LEARNING}, features=3, exogenous=2),
     "shape/wide": lambda: detected({"model": {"hidden_size": 4}, "learning": LEARNING}, features=17, rows=60),
     "shape/rules": lambda: detected({"model": {"hidden_size": 4}, "learning": LEARNING} | RULES, rows=300),
+    **{f"shape/{name}": lambda time=time: detected(
+        {"model": {"hidden_size": 4, "num_layers": 2}, "learning": LEARNING, "time": time}, rows=150)
+       for name, time in {"decay": {"gap_s": 50_000, "on_gap": "decay"},
+                          "reorder": {"late": "reorder", "reorder_s": 3_000}}.items()},
     "fit/adam": lambda: fitted({}, {"num_layers": 2}),
     "fit/adamw": lambda: fitted({"optimiser": "adamw", "weight_decay": 0.1, "dropout": 0.2, "recurrent_dropout": 0.2},
                                 {"cell": "gru", "num_layers": 2}),

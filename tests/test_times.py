@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 from streamlstm.config import Config, load
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import ConfigError
-from streamlstm.kernels.layout import BACKWARD, DROPPED, LAST_ROW, REPEATED
+from streamlstm.kernels.fading import fade_memory, faded
+from streamlstm.kernels.layout import (
+    AT_LAYERS,
+    BACKWARD,
+    DROPPED,
+    KEPT,
+    LAST_ROW,
+    LAYERS,
+    MARKS,
+    PADDED,
+    REPEATED,
+    SIZES,
+    WINDOW_AT,
+)
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.model.network import Model
 from streamlstm.types import NO_TIME, ScoredBatch, Stage
@@ -154,9 +167,80 @@ def test_after_a_gap_a_stream_calibrates_anew(mode: str, model: Model) -> None:
     assert one.stages()["live"] == 1
 
 
-@pytest.mark.parametrize(("on_gap", "gap"), [("reset", 99), ("carry", 1000)])
+@pytest.mark.parametrize(("on_gap", "gap"), [("reset", 99), ("decay", 99), ("carry", 1000)])
 def test_a_stream_carries_on(model: Model, on_gap: str, gap: int) -> None:
     assert bits(gapped("frozen", model, on_gap, gap)[1]) == bits(gapped("frozen", model, "carry", gap)[1])
+
+
+@pytest.mark.parametrize("gap", [100.5, 130.0, 250.0, 2000.0, 2200.0, 1e9])
+@pytest.mark.parametrize(("mode", "state"), [("frozen", "float32"), ("frozen", "float16"), ("online", "float32")])
+def test_after_a_gap_the_memory_fades(mode: str, state: str, gap: float, model: Model) -> None:
+    """As if h and c had been multiplied by exp(1 - gap / gap_s) by hand; nothing else comes to know of the gap."""
+    given = SETTINGS | {"model": {"hidden_size": 20, "num_layers": 2, "state": state}, "training": {"updates": 20}}
+    given |= {"learning": SETTINGS["learning"] | {"mode": mode}}
+    if mode == "frozen":
+        model = fit({"0": Recording(np.arange(200) * S, wave(200)[:, None])}, Config.model_validate(given), ("v",))
+
+    def made(on_gap: str) -> Detector:
+        settings = given | {"time": {"gap_s": 100, "on_gap": on_gap}}
+        return Detector(settings, model=model if mode == "frozen" else None, features=("v",))
+
+    x, when = 3 * wave(160), np.arange(160) * S
+    when[120:] += round((gap - 1) * S)
+    fading, by_hand, untouched = made("decay"), made("carry"), made("carry")
+    for one in (fading, by_hand, untouched):
+        one.process_batch(["s"] * 120, when[:120], x[:120])
+    sizes = fading.layout.sizes
+    begin, end = sizes[AT_LAYERS], sizes[AT_LAYERS] + 2 * sizes[LAYERS] * sizes[KEPT]
+
+    def memory(one: Detector) -> Any:
+        return one.pool.rows.state[0, begin:end].view(np.float16 if state == "float16" else np.float32)
+
+    assert memory(fading).tobytes() == memory(by_hand).tobytes() == memory(untouched).tobytes()
+    memory(by_hand)[:] = memory(by_hand).astype(np.float64) * np.exp(1 - gap / 100)
+    by_hand.pool.rows.marks[0, WINDOW_AT] = 0
+    for one in (fading, by_hand, untouched):
+        one.process_batch(["s"], when[120:121], x[120:121])
+    exact = 1e-3 if state == "float16" else 1e-6
+    assert np.abs(memory(fading) - memory(by_hand)).max() < exact
+    assert gap < 110 or np.abs(memory(fading) - memory(untouched)).max() > 0.01
+    rest = [one.process_batch(["s"] * 39, when[121:], x[121:]) for one in (fading, by_hand)]
+    assert np.abs(rest[0].expected - rest[1].expected).max() < 10 * exact
+    assert np.abs(rest[0].score - rest[1].score).max() < 10 * exact
+    assert (rest[0].stage == Stage.LIVE).all()
+
+
+@pytest.mark.parametrize("beyond", [0.001, 0.3, 1.0, 5.0, 19.9, 20.1])
+@pytest.mark.parametrize("half", [False, True])
+def test_what_fades_is_the_nearest_of_its_kind(half: bool, beyond: float) -> None:
+    """Of every float16 that there is, by NumPy's conversion."""
+    values = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    values = np.where(np.isfinite(values), values, np.float16(1))
+    row = (values if half else values.astype(np.float32)).copy().view(np.float32)
+    sizes, mark = np.zeros(SIZES, np.int64), np.zeros(MARKS, np.int64)
+    sizes[LAYERS], sizes[PADDED], sizes[KEPT] = 1, len(values) // 2, len(row) // 2
+    fade_memory(row, mark, round((1 + beyond) * 100 * S), sizes, 100.0 * S)
+    left = np.float32(np.exp(-beyond)) if beyond < 20 else np.float32(0)
+    assert abs(float(faded((1 + beyond) * 1e11, 1e11)) - float(left)) <= 4e-7 * left
+    expected = values.astype(np.float32) * faded((1 + beyond) * 1e11, 1e11)
+    kind = np.float16 if half else np.float32
+    assert np.array_equal(row.view(kind), expected.astype(kind))
+
+
+@pytest.mark.parametrize("mode", ["frozen", "online"])
+@often
+@given(records, st.lists(st.integers(0, 60), max_size=4), st.integers(0, 9))
+def test_a_memory_that_fades_keeps_its_bits(
+    mode: str, model: Model, script: list[tuple[int, int]], cuts: list[int], seed: int
+) -> None:
+    keys, times = [str(stream) for stream, _ in script], [time for _, time in script]
+    x, n = 3 * wave(len(script), seed), len(script)
+    policy = {"gap_s": 3, "on_gap": "decay"}
+    whole, parts = detector(mode, model, time=policy), detector(mode, model, time=policy)
+    expected = bits(whole.process_batch(keys, times, x))
+    edges = [0, *sorted(min(cut, n) for cut in cuts), n]
+    pieces = [bits(parts.process_batch(keys[a:b], times[a:b], x[a:b])) for a, b in pairwise(edges)]
+    assert [list(chain(*columns)) for columns in zip(*pieces, strict=True)] == expected
 
 
 def test_the_memory_after_a_gap_is_that_of_a_beginning(model: Model) -> None:
@@ -181,5 +265,5 @@ def test_an_open_episode_ends_after_a_gap(model: Model) -> None:
 
 
 def test_a_policy_that_there_is_not() -> None:
-    with pytest.raises(ConfigError, match=r"time\.late: must be one of: accept, drop; got 'reorder'"):
-        load({"time": {"late": "reorder"}}, environ={})
+    with pytest.raises(ConfigError, match=r"time\.late: must be one of: accept, drop, reorder; got 'sort'"):
+        load({"time": {"late": "sort"}}, environ={})

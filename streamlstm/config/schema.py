@@ -195,10 +195,19 @@ class Rules(Section):
 class Time(Section):
     """What a stream does with records that come late or twice, and after a gap; by event time."""
 
-    late: Literal["accept", "drop"] = "accept"
+    late: Literal["accept", "drop", "reorder"] = "accept"
+    reorder_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None  # how far back older records are awaited
     repeated: Literal["accept", "drop"] = "accept"
     gap_s: Annotated[float, Field(gt=0)] | None = None
-    on_gap: Literal["carry", "reset"] = "reset"
+    on_gap: Literal["carry", "decay", "reset"] = "reset"
+
+    @model_validator(mode="after")
+    def _reorder_has_a_window(self) -> "Time":
+        if self.late == "reorder" and self.reorder_s is None:
+            raise ValueError("late: reorder needs reorder_s, for how many seconds of their times records wait; set it")
+        if self.late != "reorder" and self.reorder_s is not None:
+            raise ValueError(f"reorder_s is for late: reorder alone, and late is {self.late}; set reorder_s: null")
+        return self
 
 
 class Runtime(Section):

@@ -2,7 +2,7 @@
 
 Each stream's row knows the last record that it absorbed, so that chunks may be taken while the detector goes on: after a
 restore, records from the manifest's offset on are scored again and each stream skips those it has absorbed. Weights
-that learn have no such mark; where they learn, all chunks are taken at one moment.
+that learn have no such mark, nor has a stream whose records are reordered; there, all chunks are taken at one moment.
 """
 
 import json
@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from streamlstm.config import config_hash
 from streamlstm.detect.detector import Detector
+from streamlstm.detect.reorder import batch_of, columns_of
 from streamlstm.errors import StateError
 from streamlstm.kernels.layout import LAST_ROW
 from streamlstm.model.files import FORMAT
@@ -44,6 +45,7 @@ class Manifest:
     learned      name of the blob that holds weights that learn, None where they are frozen
     topic_id     the topic's identity, empty where the broker tells none: a topic made anew has another
     changes      where rows went on under another arithmetic class, oldest first
+    waiting      names of the blobs that hold records which wait for older ones, in their order
     written_at   seconds since 1970, for people
     """
 
@@ -57,6 +59,7 @@ class Manifest:
     topic_id: str
     written_at: float
     changes: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
     version: str = VERSION
     format: str = FORMAT
 
@@ -73,8 +76,9 @@ class Manifest:
                 raise StateError(f"snapshot: has format {content['format']}, this version reads format {FORMAT}")
             origin = content.pop("origin")
             names = {name: tuple(origin[name]) for name in ("features", "exogenous")}
-            chunks, changes = tuple(content.pop("chunks")), tuple(content.pop("changes", ()))
-            return cls(**content, chunks=chunks, changes=changes, origin=Origin(**{**origin, **names}))
+            lists: dict[str, Any] = {"chunks": tuple(content.pop("chunks"))}
+            lists |= {name: tuple(content.pop(name, ())) for name in ("changes", "waiting")}
+            return cls(**content, **lists, origin=Origin(**{**origin, **names}))
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(f"snapshot: the manifest cannot be read: {error}") from error
 
@@ -99,11 +103,14 @@ def restore(detector: Detector, manifest: Manifest, blob: Callable[[str], bytes]
         for name in manifest.chunks:
             columns = safetensors.numpy.load(blob(name))
             detector.pool.extend(columns)
-            # A chunk may be newer than the manifest: a crash came between the two.
-            last = int(columns["pool.marks"][:, LAST_ROW].max(initial=-1))
-            detector.restored_to = max(detector.restored_to, last)
+            if detector.reorder is None:  # a chunk may be newer than the manifest: a crash came between the two
+                last = int(columns["pool.marks"][:, LAST_ROW].max(initial=-1))
+                detector.restored_to = max(detector.restored_to, last)
         if manifest.learned is not None:
             detector.engine.take_learned(safetensors.numpy.load(blob(manifest.learned)))
+        if detector.reorder is not None:
+            for name in manifest.waiting:
+                detector.reorder.hold(batch_of(safetensors.numpy.load(blob(name))))
     except KeyError as error:
         raise StateError(f"snapshot of {manifest.partition}: {error} is missing; it is damaged") from error
     except (safetensors.SafetensorError, ValueError) as error:
@@ -113,6 +120,18 @@ def restore(detector: Detector, manifest: Manifest, blob: Callable[[str], bytes]
     detector.class_changes = list(manifest.changes)
     if now != manifest.origin.arithmetic:
         detector.class_changes.append(f"{manifest.origin.arithmetic} -> {now} at offset {manifest.next_offset}")
+
+
+def waiting_columns(detector: Detector, most_bytes: int) -> list[dict[str, Any]]:
+    """The records that wait for older ones, as arrays for blobs of so many bytes; keys are 64 bytes at most on average."""
+    if detector.reorder is None:
+        return []
+    rows = max(1, most_bytes // (8 * (len(detector.features) + len(detector.exogenous)) + 24 + 64))
+    return [
+        columns_of(batch.part(first, first + rows))
+        for batch in detector.reorder.held()
+        for first in range(0, len(batch), rows)
+    ]
 
 
 def pack_learned(detector: Detector) -> bytes | None:

@@ -14,6 +14,7 @@ from streamlstm.detect.backend import on_device
 from streamlstm.detect.engine import Engine
 from streamlstm.detect.episodes import EpisodeLog
 from streamlstm.detect.forecasts import Forecaster
+from streamlstm.detect.reorder import make_reorder
 from streamlstm.detect.single import SingleCall
 from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Out
@@ -91,6 +92,7 @@ class Detector:
         self.threads = 1  # that score a batch; no bit depends on it
         self.rows_of_calls = 0
         self.restored_to = -1  # a restored stream may have absorbed rows up to this one: those are skipped
+        self.reorder = make_reorder(self.config)  # the records that wait, None where none do
         self._single: SingleCall | None = None
         self._forecaster: Forecaster | None = None
         self.features: tuple[str, ...] = ()
@@ -135,7 +137,10 @@ class Detector:
     # ---- scoring
 
     def process(self, key: str, time: int, values: Sequence[float]) -> Scored:
-        """Scores one event and absorbs it: time in ns since 1970 UTC (or NO_TIME), values of features, then exogenous."""
+        """Scores one event and absorbs it: time in ns since 1970 UTC (or NO_TIME), values of features, then exogenous.
+
+        UsageError with `time.late: reorder`, under which an event waits and has no answer of its own yet.
+        """
         single = self._prepared(values)
         single.take(values)
         slot = self._slots.get(key)
@@ -163,7 +168,11 @@ class Detector:
     def process_batch(
         self, keys: Sequence[str] | pa.Array, times: npt.ArrayLike | None, values: npt.ArrayLike
     ) -> ScoredBatch:
-        """Scores B events in their order: keys (B), times (B) int64 ns or None, values (B, I) or, for one input, (B)."""
+        """Scores B events in their order: keys (B), times (B) int64 ns or None, values (B, I) or, for one input, (B).
+
+        With `time.late: reorder` the answer is of the events that are released by these, as `process_events` says; `row`
+        counts the events of all calls.
+        """
         x = np.array(values, np.float64, ndmin=2, order="C")
         if np.ndim(values) == 1:
             x = x.T.copy()
@@ -181,17 +190,32 @@ class Detector:
     def process_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
         """Scores the records of a source; `detail` asks for expected values of all records, else of flags alone.
 
-        Records that a restored stream has absorbed already (see `detect.chunks`) are left out of the answer.
+        Records that a restored stream has absorbed already (see `detect.chunks`) are left out of the answer. With
+        `time.late: reorder` it is of those that wait no longer: some of them, in another order, and some of earlier calls.
         """
-        x = batch.x
+        if self.reorder is None:
+            return self.score_events(batch, detail=detail)
+        self._check(batch)
+        return self._joined(self.reorder.release(batch), detail=detail)
+
+    def flush(self) -> ScoredBatch:
+        """Scores the records that still wait for older ones (`time.late: reorder`), stream after stream: the input ends.
+
+        Empty where none do.
+        """
         if not self.features:
-            self._set_up(tuple(f"value_{d}" for d in range(x.shape[1])), ())
-        if x.ndim != 2 or x.shape[1] != self._width:
-            raise UsageError(self._wanted(x.shape[1]))
+            raise UsageError("flush: the detector has seen no record yet; there is nothing to score")
+        keys, none = pa.array([], pa.string()).dictionary_encode(), np.zeros(0, np.int64)
+        waiting = self.reorder.release_all() if self.reorder is not None else []
+        return self._joined(waiting or [EventBatch(keys, none, np.zeros((0, self._width)), none, CALL)], detail=True)
+
+    def score_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
+        """Like `process_events`, of records that are in the order in which they are to be scored (see `detect.reorder`)."""
+        self._check(batch)
         limit = self.pool.limit
         if limit is not None and len(batch) > limit:  # as many records name no more streams
             parts = [batch.part(at, min(at + limit, len(batch))) for at in range(0, len(batch), limit)]
-            return ScoredBatch.joined([self.process_events(part, detail=detail) for part in parts])
+            return ScoredBatch.joined([self.score_events(part, detail=detail) for part in parts])
         taken = self.pool.take(batch.keys)
         if taken == len(batch):
             return self._score(batch, detail=detail)
@@ -202,6 +226,15 @@ class Detector:
             done.append(self._score(rest.part(0, some), detail=detail))
             taken += some
         return ScoredBatch.joined(done)
+
+    def _check(self, batch: EventBatch) -> None:
+        if not self.features:
+            self._set_up(tuple(f"value_{d}" for d in range(batch.x.shape[1])), ())
+        if batch.x.ndim != 2 or batch.x.shape[1] != self._width:
+            raise UsageError(self._wanted(batch.x.shape[1]))
+
+    def _joined(self, batches: Sequence[EventBatch], *, detail: bool) -> ScoredBatch:
+        return ScoredBatch.joined([self.score_events(batch, detail=detail) for batch in batches])
 
     def _score(self, batch: EventBatch, *, detail: bool) -> ScoredBatch:
         x, streams = batch.x, self.pool.streams(batch.keys)
@@ -238,6 +271,11 @@ class Detector:
             self._set_up(tuple(f"value_{d}" for d in range(len(values))), ())
         if len(values) != self._width:
             raise UsageError(self._wanted(len(values)))
+        if self.reorder is not None:
+            raise UsageError(
+                "process: an event that waits for older ones (time.late: reorder) has no answer of its own yet; "
+                "use process_batch and, at the end, flush, or another time.late"
+            )
         if self._single is None:
             self._single = SingleCall(self.engine, self.features, self._width)
         return self._single

@@ -9,7 +9,7 @@ from streamlstm.errors import UsageError
 from streamlstm.kernels.arguments import Pool
 from streamlstm.kernels.compiling import padded
 from streamlstm.kernels.forecast import forecast_row
-from streamlstm.kernels.layout import BEGUN, FIRST_TIME, LAST_TIME, LEARNING_ROWS, READY, RESET_NS, SEEN
+from streamlstm.kernels.layout import BEGUN, DECAY_NS, FIRST_TIME, LAST_TIME, LEARNING_ROWS, READY, RESET_NS, SEEN
 from streamlstm.model.network import Model
 from streamlstm.types import NO_TIME, Float32, Forecast, Int64
 
@@ -45,7 +45,7 @@ class Forecaster:
         self._unit = outlook.scale.reshape(-1)
         self._scratch = np.zeros(layout.scratch_size + padded(outputs) + padded(M), np.float32)
         self._params = layout.params.copy()
-        self._params[RESET_NS] = np.inf  # the next record is expected before any gap
+        self._params[[RESET_NS, DECAY_NS]] = np.inf  # the next record is expected before any gap
 
     def __call__(self, key: str, rows: Pool, exogenous: Sequence[float]) -> Forecast:
         """The forecast of a copy of the row of stream `key`, which is changed; values of exogenous columns at the next

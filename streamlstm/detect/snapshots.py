@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamlstm.config import Config
+from streamlstm.detect.reorder import batch_of, columns_of
 from streamlstm.errors import ModelError, StateError
 from streamlstm.model.files import FORMAT, describe, model_from, read_tensors, save_tensors
 from streamlstm.version import VERSION
@@ -25,12 +26,16 @@ def save(detector: "Detector", path: str | Path) -> None:
     if detector.model is not None:
         tensors |= {f"model.{name}": array for name, array in detector.model.tensors().items()}
     tensors |= detector.engine.learned(len(detector.pool))
+    waiting = detector.reorder.held() if detector.reorder is not None else []
+    for n, batch in enumerate(waiting):
+        tensors |= {f"waiting.{n}.{name}": array for name, array in columns_of(batch).items()}
     description = {
         "config": detector.config.model_dump(mode="json"),
         "features": detector.features,
         "exogenous": detector.exogenous,
         "sources": detector.log.sources,
         "rows_of_calls": detector.rows_of_calls,
+        "waiting": len(waiting),
         "model": describe(detector.model) if detector.model else None,
         "class_changes": detector.class_changes,
     }
@@ -51,8 +56,7 @@ def load(cls: type[D], path: str | Path, backend: str | None, on_class_change: s
         description = json.loads(metadata["description"])
         model = None
         if description["model"] is not None:
-            own = {name.removeprefix("model."): array for name, array in tensors.items() if name.startswith("model.")}
-            model = model_from(own, description["model"])
+            model = model_from(_of("model.", tensors), description["model"])
         settings = description["config"]
         if backend is not None:
             settings["runtime"]["backend"] = backend
@@ -78,6 +82,13 @@ def load(cls: type[D], path: str | Path, backend: str | None, on_class_change: s
         detector.log.sources = description["sources"]
         detector.rows_of_calls = description["rows_of_calls"]
         detector.engine.take_learned(tensors)
+        for n in range(description["waiting"]):
+            assert detector.reorder is not None, "another configuration than that of the snapshot"
+            detector.reorder.hold(batch_of(_of(f"waiting.{n}.", tensors)))
     except (ModelError, KeyError, ValueError) as error:
         raise StateError(f"{path}: cannot restore: {error}") from error
     return detector
+
+
+def _of(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}

@@ -42,6 +42,7 @@ from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.details import cause_of, write_alarm, write_detail, write_unscored
 from streamlstm.kernels.episodes import NONE, step_episode, teaching
 from streamlstm.kernels.extremes import absorb_extremes, has_extremes, lifted
+from streamlstm.kernels.fading import fade_memory
 from streamlstm.kernels.inputs import (
     BOUND,
     absorb_regressors,
@@ -87,6 +88,8 @@ def prepare_row(b, s, setup, pool, records, tap, z, z0, regressors, r0):
     clip = np.float32(params[CLIP])
     if mark[READY] == 1 and (mark[BEGUN] == 0 or after_gap(mark, records.time[b], params[RESET_NS])):
         begin_row(s, setup, pool, x, clip)
+    elif after_gap(mark, records.time[b], params[DECAY_NS]):
+        fade_memory(state, mark, records.time[b], sizes, params[DECAY_NS])
     for d in range(0, D, LANES):
         store(z, z0 + d, bounded_lanes(load(state, at + d), clip))
     raw, cut = r0 + sizes[PADDED], r0 + sizes[PADDED] + P

@@ -111,7 +111,7 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     sizes[LDR] = Hp + 2 * P + LANES
     sizes[WINDOW], sizes[SEGMENT] = window, config.learning.update_every if online else 0
     sizes[KIND], sizes[ONLINE], sizes[RULES] = kind, int(online), rules
-    sizes[DROPS] = DROP_LATE * (time.late == "drop") | DROP_REPEATED * (time.repeated == "drop")
+    sizes[DROPS] = DROP_LATE * (time.late != "accept") | DROP_REPEATED * (time.repeated == "drop")
 
     score, threshold, episodes = config.score, config.threshold, config.episodes
     span = score.span if score.span is not None else max(1.0, 70.0 / D**0.5)
@@ -137,6 +137,7 @@ def make_layout(config: Config, features: int | Sequence[str], num_known: int, *
     params[REFRACTORY_ROWS], params[HYSTERESIS] = episodes.refractory_rows, episodes.hysteresis
     params[ACCEPT_AFTER_ROWS] = episodes.accept_after_rows
     params[SILENT_NS] = np.inf if config.rules.silent_s is None else 1e9 * config.rules.silent_s
-    params[RESET_NS] = np.inf if time.gap_s is None or time.on_gap == "carry" else 1e9 * time.gap_s
+    for entry, policy in (RESET_NS, "reset"), (DECAY_NS, "decay"):
+        params[entry] = 1e9 * time.gap_s if time.gap_s is not None and time.on_gap == policy else np.inf
     params[EXTREME_MARGIN] = config.learning.extreme_margin
     return Layout(sizes, params, D, K, H, L, cell)

@@ -48,8 +48,8 @@ class Scorer(Protocol):
         """Keys of all streams seen, in the order of their first records."""
         ...
 
-    def process_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
-        """Scores the records of a source."""
+    def score_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
+        """Scores the records of a source, which are in the order in which they are to be scored."""
         ...
 
     def closed_episodes(self) -> list[Episode]:
@@ -121,7 +121,7 @@ class Crew:
         keys: list[str] = self._keys.strings().to_pylist()
         return keys
 
-    def process_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
+    def score_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
         """Scores the records of a source, each in the worker of its stream."""
         slots = self._keys.slots_of(batch.keys)
         self._exchanging = True
@@ -204,7 +204,7 @@ def _serve(
             request = pipe.recv()
             try:
                 if request[0] == "score":
-                    scored = detector.process_events(request[1], detail=request[2])
+                    scored = detector.score_events(request[1], detail=request[2])
                     pipe.send(({name: getattr(scored, name) for name in wanted}, detector.closed_episodes()))
                 else:
                     pipe.send(getattr(detector, request[0])())

@@ -167,7 +167,7 @@ class Daemon:
                     "(learning.max_known_streams)", partition.name, f"{bound:,}",
                 )  # fmt: skip
             closed = partition.detector.closed_episodes()
-            if sent:
+            if sent and len(scored):
                 self._emitter.emit(block.source, scored, closed)
         partition.position = int(block.offset[-1]) + 1
 
@@ -349,6 +349,7 @@ class Daemon:
             flags=self._emitter.flags,
             dead_letters=self._emitter.dead_letters,
             streams=sum(len(p.detector.pool) for p in partitions),
+            waiting=sum(len(p.detector.reorder or ()) for p in partitions),
             partitions=len(partitions),
             snapshots=self._writer.snapshots,
             written_at=[p.snapshots.written_at for p in partitions],

@@ -10,6 +10,7 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.detect.forecasts import LearningError
+from streamlstm.detect.reorder import reordered
 from streamlstm.errors import InputError, UsageError
 from streamlstm.service.opening import check_outputs, config_path, make_detector, open_source, resolve
 from streamlstm.service.replay import Hooks
@@ -55,8 +56,8 @@ def forecast_files(
         known = _Known(len(columns.features), len(columns.exogenous))
         records = 0
         with closing(open_sink(output, forecasts_schema(levels))) as sink:
-            for batch in source:
-                detector.process_events(batch)
+            for batch in reordered(source, settings):
+                detector.score_events(batch)
                 known.take(batch)
                 records += len(batch)
                 hooks.on_progress(records, *source.progress())

@@ -21,11 +21,11 @@ class Partitioned:
         """Keys of all streams, partition after partition; a key in two partitions is two streams."""
         return [key for detector in self._detectors.values() for key in detector.keys()]  # noqa: SIM118 - not a mapping
 
-    def process_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
+    def score_events(self, batch: EventBatch, *, detail: bool = False) -> ScoredBatch:
         """Scores the records of one partition."""
         if batch.source not in self._detectors:
             self._detectors[batch.source] = self._make()
-        return self._detectors[batch.source].process_events(batch, detail=detail)
+        return self._detectors[batch.source].score_events(batch, detail=detail)
 
     def closed_episodes(self) -> list[Episode]:
         """Episodes that closed since the last call."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from streamlstm.config import Config, to_yaml
 from streamlstm.detect.chunks import NO_MODEL
+from streamlstm.detect.reorder import reordered
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import Evaluation, Result, Windows, is_column, load_windows, parse_start, promised_rate
 from streamlstm.report import write_report
@@ -177,15 +178,21 @@ def run(
     began, records = time.perf_counter(), 0
     first: int | None = None
     last: int | None = None
-    for whole in source:
-        for batch in paced(whole, pace, began, first):
-            outlets.write(batch, scorer.process_events(batch, detail=outlets.detail))
-            timed = batch.time[batch.time != NO_TIME]
-            if len(timed):
-                low, high = int(timed.min()), int(timed.max())
-                first, last = min(low, low if first is None else first), max(high, high if last is None else last)
-            records += len(batch)
-            hooks.on_progress(records, *source.progress())
+
+    def arriving() -> Iterator[EventBatch]:
+        nonlocal first, last, records
+        for whole in source:
+            for batch in paced(whole, pace, began, first):
+                yield batch
+                timed = batch.time[batch.time != NO_TIME]
+                if len(timed):
+                    low, high = int(timed.min()), int(timed.max())
+                    first, last = min(low, low if first is None else first), max(high, high if last is None else last)
+                records += len(batch)
+                hooks.on_progress(records, *source.progress())
+
+    for batch in reordered(arriving(), scorer.config, apart=isinstance(source, TopicRange)):
+        outlets.write(batch, scorer.score_events(batch, detail=outlets.detail))
     return records, first, last, time.perf_counter() - began
 
 

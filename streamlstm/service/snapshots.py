@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from streamlstm.detect.chunks import Manifest, origin_of, pack, pack_learned
+from streamlstm.detect.chunks import Manifest, origin_of, pack, pack_learned, waiting_columns
 from streamlstm.detect.detector import Detector
 from streamlstm.errors import StateError
 from streamlstm.service.writer import Writer
@@ -83,22 +83,28 @@ class PartitionSnapshots:
         self.begun_at, self.busy = time.monotonic(), True
         number, streams = self._number + 1, len(pool)
         learned = pack_learned(detector)
-        # Rows beside weights that learn must be as old as they are, and rows of which some are forgotten as old as each
-        # other: none may be written over before the manifest.
-        at_once = learned is not None or pool.recency is not None
+        # Rows beside weights that learn must be as old as they are, rows beside records that wait likewise, and rows of which
+        # some are forgotten as old as each other: none may be written over before the manifest.
+        at_once = learned is not None or pool.recency is not None or detector.reorder is not None
         place = f"{self._owner}/{number % 2}." if at_once else f"{self._owner}/"
         if self._whole or at_once:
             pool.changed[:] = True
             self._whole = False
         names = [f"{place}chunk-{n:06}" for n in range(-(-streams >> pool.shift))]
+        waiting = [
+            self._piece(f"{place}waiting-{n:06}", columns)
+            for n, columns in enumerate(waiting_columns(detector, self._store.chunk_bytes))
+        ]
         pieces = (self._chunk(name, n << pool.shift) for n, name in enumerate(names) if pool.changed[n])
         yield from list(pieces) if at_once else pieces
+        yield from waiting
         if learned is not None:
             yield Piece(f"{place}learned", learned, len(learned))
         manifest = Manifest(
             self._partition, position, number, streams, tuple(names),
             f"{place}learned" if learned is not None else None, origin_of(detector), self._topic_id, time.time(),
             tuple(detector.class_changes),
+            waiting=tuple(piece.name for piece in waiting),
         )  # fmt: skip
         yield Piece(f"{self._owner}/{MANIFEST}", manifest.to_bytes(), 0)
 
@@ -107,6 +113,10 @@ class PartitionSnapshots:
         end = min(first + (1 << pool.shift), len(pool))
         columns = pool.columns(first, end)
         pool.changed[first >> pool.shift] = False
+        return self._piece(name, columns)
+
+    @staticmethod
+    def _piece(name: str, columns: dict[str, Any]) -> Piece:
         return Piece(name, columns, sum(array.nbytes for array in columns.values()))
 
     def write(self, piece: Piece, writer: Writer) -> None:

@@ -20,6 +20,7 @@ class Status:
     snapshot_age_s              of the oldest newest snapshot of a partition, None before the first
     restore_s                   the longest that a partition took from its assignment until it could be read on
     loop_stall_ms_max           the longest that snapshots and commits held the loop up since the status before
+    waiting                     records that wait for older ones of their streams (`time.late: reorder`)
     """
 
     events: int
@@ -33,14 +34,16 @@ class Status:
     snapshot_age_s: float | None
     restore_s: float
     loop_stall_ms_max: float
+    waiting: int = 0
 
     def line(self) -> str:
         """`events 1,234,567 (20,576/s) lag 12 flags 3 dead letters 0 streams 10,000 snapshot 4 s ago`."""
         lag = "unknown" if self.lag is None else f"{self.lag:,}"
         snapshot = "none yet" if self.snapshot_age_s is None else f"{self.snapshot_age_s:.0f} s ago"
+        waiting = f"waiting {self.waiting:,} " if self.waiting else ""
         return (
             f"events {self.events:,} ({self.events_per_s:,.0f}/s) lag {lag} flags {self.flags:,} "
-            f"dead letters {self.dead_letters:,} streams {self.streams:,} snapshot {snapshot}"
+            f"dead letters {self.dead_letters:,} streams {self.streams:,} {waiting}snapshot {snapshot}"
         )
 
 
@@ -86,6 +89,7 @@ class Meter:
         snapshots: int,
         written_at: Sequence[float | None],
         restore_s: float,
+        waiting: int = 0,
     ) -> Status:
         """How things stand; `written_at` are the clock's times of each partition's newest snapshot, None before the first."""
         now = self._clock()
@@ -94,7 +98,7 @@ class Meter:
         age_s = now - min(written) if written else None
         status = Status(
             self.events, rate, lag, flags, dead_letters, streams, partitions, snapshots, age_s, restore_s,
-            1000 * self._stall_s,
+            1000 * self._stall_s, waiting,
         )  # fmt: skip
         self._told, self._told_events, self._stall_s = now, self.events, 0.0
         return status

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamlstm.config import Config, load
+from streamlstm.detect.reorder import reordered
 from streamlstm.errors import InputError, UsageError
 from streamlstm.evaluate import parse_start
 from streamlstm.learn.bptt import Progress
@@ -21,8 +22,9 @@ from streamlstm.model.network import Model
 from streamlstm.service.opening import check_outputs, config_path, open_source
 from streamlstm.sinks import DeadLetterFile
 from streamlstm.sinks.failures import named
-from streamlstm.sources import Source
+from streamlstm.sources.ranges import TopicRange
 from streamlstm.state.keys import KeyTable
+from streamlstm.types import NO_TIME, EventBatch
 
 
 def fit_files(
@@ -50,7 +52,9 @@ def fit_files(
     try:
         source = open_source(inputs, settings, None, label=label, on_dead_letter=letters, on_note=on_note)
         check_outputs([model, dead_letters, log, checkpoint], [*source.paths, config_path(config)])
-        recordings = read_recordings(source, end)
+        recordings = read_recordings(reordered(source, settings, apart=isinstance(source, TopicRange)), end)
+        if settings.time.late == "reorder":
+            recordings = {key: _in_order(recording) for key, recording in recordings.items()}
     finally:
         letters.close()
     if letters.count:
@@ -98,7 +102,14 @@ def training_log(path: str | None) -> Iterator[Callable[[Progress], None]]:
         yield write
 
 
-def read_recordings(source: Source, end: int | float | None) -> dict[str, Recording]:
+def _in_order(recording: Recording) -> Recording:
+    """Without the records that came too late to be put in order: in use they are dropped, too."""
+    latest = np.maximum.accumulate(recording.time)
+    kept = (recording.time == NO_TIME) | (recording.time == latest)
+    return Recording(recording.time[kept], recording.x[kept])
+
+
+def read_recordings(source: Iterable[EventBatch], end: int | float | None) -> dict[str, Recording]:
     """All records of a source by stream, in memory; up to a time (ns) or a fraction of each stream."""
     if isinstance(end, float) and not 0 < end <= 1:
         raise UsageError(f"--until: a fraction must be above 0 and at most 1, got {end}")

@@ -53,6 +53,9 @@ def warm_up() -> str:
         Detector(
             quick.model_dump() | {"model": {"hidden_size": 4, "weights": weights}}, features=("value",)
         ).process_batch(keys, time, x)
+    waiting = Detector(quick.model_dump() | {"time": {"late": "reorder", "reorder_s": 60}}, model=model)
+    waiting.process_batch(keys, time, x)
+    waiting.flush()
     for kind in ("json", "array", "csv", "float32", "float64"):
         named = {"format": kind, "columns": ["value"]} if kind != "json" else {"format": kind}
         warm_up_daemon(Config.model_validate(quick.model_dump() | {"messages": named}), model)
