@@ -61,8 +61,10 @@ class Benchmark:
     @property
     def over_hidden(self) -> bool:
         """Whether its cases differ by the layer's size alone, so that a picture shows them over H."""
+        if len({numbers(case).get("H") for case in self.cases}) == 1:
+            return False
         others = {tuple(part for part in words(case).items() if part[0] not in ("I", "H")) for case in self.cases}
-        return len(others) == 1 and len({numbers(case).get("H") for case in self.cases}) > 1
+        return len(others) == 1
 
     def competing(self, case: str) -> tuple[str, ...]:
         """The contenders of a case."""
