@@ -36,6 +36,8 @@ CASES: dict[str, tuple[dict[str, Any], int, int]] = {
     "shape/units": ({"model": {"hidden_size": 35}}, 1, 1),
     "shape/own weights": ({"model": {"hidden_size": 5, "weights": "per_stream"}}, 1, 0),
     "shape/rules": ({"model": {"hidden_size": 4}} | RULES, 2, 0),
+    "shape/decay": (
+        {"model": {"hidden_size": 4, "state": "float16"}, "time": {"gap_s": 900, "on_gap": "decay"}}, 1, 0),
     "shape/forecast": ({"model": {"hidden_size": 4}, "forecast": {"horizons": 2}}, 1, 0),
 }  # fmt: skip
 GROUPS = ("cell", "threshold", "shape")
