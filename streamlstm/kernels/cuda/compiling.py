@@ -5,8 +5,8 @@ function stands in its own device form, each vector of 16 lanes has become one v
 vector code on the CPU is a twin named in `TWINS`. Under the simulator (NUMBA_ENABLE_CUDASIM=1 with NUMBA_DISABLE_JIT=1) the
 same functions run as plain Python.
 
-Contraction of a product and a sum to a fused one cannot be switched off under numba-cuda, so a device's bits are not the
-CPU's: they are a class of their own.
+numba-cuda lets its compiler fuse products and sums where it likes, and has no switch for that, so a device's bits are not
+the CPU's: they are a class of their own.
 """
 
 from collections.abc import Callable
@@ -55,12 +55,12 @@ class Target:
     def _twin(self, value: Any) -> Any:
         if isinstance(value, ModuleType):
             return _Forms(self, value) if value is np or value.__name__.startswith(_OURS) else value
-        if isinstance(value, (Dispatcher, FunctionType)) or callable(value):
-            if value in self._twins:
-                return self._twins[value]
-            ours = isinstance(value, FunctionType) and value.__module__.startswith(_OURS)
-            return self(value) if isinstance(value, Dispatcher) or ours else value
-        return value
+        if not callable(value):
+            return value
+        if value in self._twins:
+            return self._twins[value]
+        ours = isinstance(value, FunctionType) and value.__module__.startswith(_OURS)
+        return self(value) if isinstance(value, Dispatcher) or ours else value
 
 
 class _Forms(ModuleType):
@@ -80,7 +80,7 @@ def device(function: Callable[..., Any], *, inline: bool = False) -> Any:
 
 
 class Kernel:
-    """A kernel of so many int64, compiled now; the first of them is where its desk lies.
+    """A kernel of so many int64, compiled now: of addresses and numbers alone.
 
     It is launched past Numba's own way, which takes twice as long (13 instead of 6 us), and warns of every small grid: one
     event is a grid of one block, and meant so. Not optimised at link time: what runs is what `tests/ptx.py` measures.
