@@ -21,12 +21,10 @@ from streamlstm.kernels.cuda import desk as at
 from streamlstm.kernels.cuda.compiling import cuda, device
 from streamlstm.kernels.cuda.desk import floats, ints, longs, longs_2
 from streamlstm.kernels.cuda.lanes import fma, load, square_root, store
-from streamlstm.kernels.cuda.sums import WARP, add_products, begin_sums, keep_sums
-from streamlstm.kernels.cuda.units import finish, read_value
+from streamlstm.kernels.cuda.sums import CHUNK, WARP, add_products, begin_sums, bring_weights, keep_sums
+from streamlstm.kernels.cuda.units import bring, fetch_cells, finish
 from streamlstm.kernels.layout import HIDDEN, KEPT, MARKS, OWN, STATE_WIDTH, WEIGHTS
 
-CHUNK = 16
-"""Rows of weights in shared memory at once: 8 KiB of an LSTM's."""
 SHARED_BYTES = 48 * 1024
 """Of shared memory that a block gets on every device without asking for more."""
 _ZERO = np.float32(0)
@@ -93,18 +91,14 @@ def step_kernel(program: int, normal: int, half: int, rows: int, groups: int) ->
         if R == 1 and sizes[WEIGHTS] > 0:
             marks = longs_2(desk[at.MARKS], desk[at.STREAMS], MARKS)
             w0 += marks[max(taken[row0], 0), OWN] * sizes[WEIGHTS]
-        for r in range(cuda.threadIdx.y, R, groups):
-            s = np.int64(load(taken, row0 + r)) if row0 + r < count else np.int64(-1)
-            for k in range(cuda.threadIdx.x, inputs, WARP):
-                value = _ZERO
-                if s >= 0:
-                    value = (
-                        load(x, (row0 + r) * inputs + k) if below < 0 else read_value(half, state, s * lds + below, k)
-                    )
-                store(shared, k * across + r, value)
-            for k in range(cuda.threadIdx.x, H, WARP):
-                value = read_value(half, state, s * lds + h0, k) if s >= 0 else _ZERO
-                store(shared, (inputs + k) * across + r, value)
+        ty, row = np.int64(cuda.threadIdx.y), row0 + cuda.threadIdx.y
+        for k in range(cuda.threadIdx.x, inputs, WARP):
+            if below < 0:
+                bring(0, rows, groups, 0, x, inputs, taken, row, count, 0, k, shared, k * across + ty)
+            else:
+                bring(half, rows, groups, 1, state, lds, taken, row, count, below, k, shared, k * across + ty)
+        for k in range(cuda.threadIdx.x, H, WARP):
+            bring(half, rows, groups, 1, state, lds, taken, row, count, h0, k, shared, (inputs + k) * across + ty)
         chunk = across * (inputs + H + room * padded)
         first_stage(taken, row0, count, state, lds, h0, h0 + kept, weights, w0, inputs, H, padded, shared, chunk)
         if two_stages:
@@ -131,12 +125,15 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
         panels = (H + UNITS - 1) // UNITS
         size = (1 + inputs + H) * width + further
         kept_sums = inputs + H + instead_wide * padded
-        acc, values = cuda.local.array(held, types.float32), cuda.local.array(N, types.float32)
+        acc, old = cuda.local.array(held, types.float32), cuda.local.array(rows, types.float32)
+        values = cuda.local.array(N, types.float32)
         first_row = np.int64(cuda.threadIdx.y) * rows
         for u0 in range(0, H, WARP):
             u = u0 + np.int64(cuda.threadIdx.x)
             inside = u < panels * UNITS
             begin = w0 + u // UNITS * size + u % UNITS
+            if normal == 0:
+                fetch_cells(half, rows, old, taken, row0 + first_row, count, state, lds, c0, u if inside else 0)
             begin_sums(rows, N, acc, gates, normalised, weights, begin, inside)
             first_sum(acc, weights, begin + width, inside, inputs, H, shared, chunk)
             second_sum(acc, weights, begin + width, inside, inputs, H, shared, chunk)
@@ -147,8 +144,8 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
                 if normal:
                     keep_sums(rows, N, acc, gates, shared, (kept_sums + u) * across + first_row, padded * across)
                 else:
-                    finish(program, number, half, rows, acc, taken, row0 + first_row, count, state, lds, h0, c0, u,
-                           shared, place, weights, behind)  # fmt: skip
+                    finish(program, number, half, rows, acc, old, taken, row0 + first_row, count, state, lds, h0, c0, u,
+                           shared, (inputs + u) * across + first_row, place, weights, behind)  # fmt: skip
         if normal:
             cuda.syncthreads()
             for e in range(cuda.threadIdx.y * WARP + cuda.threadIdx.x, R * N, threads):
@@ -167,8 +164,9 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
                             gain = load(weights, behind + (own_vectors + gates[n]) * UNITS)
                             value = fma(value, gain, load(weights, begin + gates[n] * UNITS))
                         values[n] = value
-                    finish(program, number, half, 1, values, taken, row0 + row, count, state, lds, h0, c0, u, shared,
-                           (inputs + H + u) * across + row, weights, behind)  # fmt: skip
+                    fetch_cells(half, 1, old, taken, row0 + row, count, state, lds, c0, u)
+                    finish(program, number, half, 1, values, old, taken, row0 + row, count, state, lds, h0, c0, u, shared,
+                           (inputs + u) * across + row, (inputs + H + u) * across + row, weights, behind)  # fmt: skip
         cuda.syncthreads()
 
     return device(run, inline=True)
@@ -196,10 +194,8 @@ def _sums(stage: Stage, gates: tuple[int, ...], what: str, width: int, rows: int
         for k0 in range(0, terms, CHUNK):
             here = min(CHUNK, terms - k0)
             cuda.syncthreads()
-            if inside:
-                for e in range(cuda.threadIdx.y, here * N, groups):
-                    place = matrix + (row0 + k0 + e // N) * width + gates[e % N] * UNITS
-                    store(shared, chunk + e * WARP + unit, load(weights, place))
+            bring_weights(N, groups, gates, weights, matrix + (row0 + k0) * width, width, inside, here, shared,
+                          chunk + unit, np.int64(cuda.threadIdx.y))  # fmt: skip
             cuda.syncthreads()
             add_products(
                 rows, N, all_gates, first_place, acc, shared, (z0 + k0) * across + row, across, chunk + unit, here

@@ -17,6 +17,10 @@ from streamlstm.kernels.vector import FLOAT, I64, data
 
 WARP = 32
 """Threads side by side, each with a unit."""
+CHUNK = 16
+"""Rows of weights in shared memory at once: 8 KiB of an LSTM's."""
+_TOGETHER = 8
+"""Loads that a thread has under way."""
 
 
 def _chained(rows, N, all_gates, places, acc, shared, z, across, w, count):
@@ -70,6 +74,49 @@ def add_products(typing_context, rows, N, all_gates, places, acc, shared, z, acr
 
     n = types.int64
     return types.void(rows, N, all_gates, places, acc, shared, n, across, n, n), generate
+
+
+def _weights_brought(N, groups, gates, weights, first, width, inside, here, shared, place, group):
+    for e in range(group, CHUNK * N, groups):
+        there = inside and e < here * N
+        shared[place + e * WARP] = weights[first + e // N * width + gates[e % N] * UNITS] if there else np.float32(0)
+
+
+@intrinsic_with(_weights_brought)
+def bring_weights(typing_context, N, groups, gates, weights, first, width, inside, here, shared, place, group):
+    """Copies what belongs to one unit of CHUNK rows of weights, N `gates` each, to shared[place + (k * N + n) * WARP].
+
+    The unit's column of the first row begins at weights[first], the next row `width` further; 0 beyond `here` rows, and
+    where the unit is not inside. A thread of each of the groups takes its share, the `group`-th of so many.
+    """
+    if not all(isinstance(of, types.IntegerLiteral) for of in (N, groups)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, _, gates, weights, first, width, inside, here, shared, place, group = arguments
+        e, kinds, count, apart = Scalar(builder), signature.args, N.literal_value, groups.literal_value
+        matrix, memory = data(context, builder, kinds[3], weights), data(context, builder, kinds[8], shared)
+        least = builder.mul(here, I64(count))
+        numbers = [builder.add(group, I64(j * apart)) for j in range(CHUNK * count // apart)]
+        for at in range(0, len(numbers), _TOGETHER):
+            values = []
+            for number in numbers[at : at + _TOGETHER]:
+                there = builder.and_(inside, builder.icmp_signed("<", number, least))
+                n, gate = builder.urem(number, I64(count)), builder.extract_value(gates, 0)
+                for other in range(1, count):
+                    is_other = builder.icmp_signed("==", n, I64(other))
+                    gate = builder.select(is_other, builder.extract_value(gates, other), gate)
+                column = builder.add(
+                    builder.mul(builder.udiv(number, I64(count)), width), builder.mul(gate, I64(UNITS))
+                )
+                value = e.load(matrix, builder.select(there, builder.add(first, column), I64(0)))
+                values.append(builder.select(there, value, e.constant(0.0)))
+            for number, value in zip(numbers[at : at + _TOGETHER], values, strict=True):
+                e.store(value, memory, builder.add(place, builder.mul(number, I64(WARP))))
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(N, groups, gates, weights, n, n, types.boolean, n, shared, n, n), generate
 
 
 def _begun(rows, N, acc, gates, normalised, weights, begin, inside):

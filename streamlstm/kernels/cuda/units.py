@@ -12,37 +12,13 @@ from streamlstm.kernels.vector import I64, data
 
 
 class _Unit:
-    """Where one unit of one stream lies, for `cells.program.Units`; see `finish`."""
+    """Where one unit of one stream lies, for `cells.program.Units`; see `finish`. What is written waits for `write`."""
 
-    def __init__(self, e: Scalar, half: bool, state: Any, places: Any, unit: Any, shared: Any, instead: Any,
-                 weights: Any, further: Any) -> None:  # fmt: skip
-        self._e, self._half, self._state, self._unit = e, half, state, unit
-        self._places, self._shared, self._instead, self._weights, self._further = (
-            places,
-            shared,
-            instead,
-            weights,
-            further,
-        )
-
-    def _at(self, which: int) -> Any:
-        b, place = self._e.builder, self._places[which]
-        return b.add(b.mul(place, I64(2)) if self._half else place, self._unit)
-
-    def fetch(self) -> None:
-        """Loads h and c; what the cell does not read, the compiler drops."""
-        load = self._e.load_half if self._half else self._e.load
-        self._old = [load(self._state, self._at(which)) for which in range(2)]
-        self._new: list[tuple[int, Any]] = []
-
-    def write(self) -> None:
-        """Writes what the cell made."""
-        store = self._e.store_half if self._half else self._e.store
-        for which, value in self._new:
-            if which < 0:
-                self._e.store(value, self._shared, self._instead)
-            else:
-                store(value, self._state, self._at(which))
+    def __init__(self, e: Scalar, half: bool, old: tuple[Any, Any], state: Any, places: tuple[Any, Any], shared: Any,
+                 instead: Any, weights: Any, further: Any) -> None:  # fmt: skip
+        self._e, self._half, self._old, self._state, self._places = e, half, old, state, places
+        self._shared, self._instead, self._weights, self._further = shared, instead, weights, further
+        self._new: list[tuple[int | None, Any]] = []
 
     def read_state(self, which: int) -> Any:
         """h (0) or c (1)."""
@@ -54,25 +30,33 @@ class _Unit:
 
     def write_instead(self, value: Any) -> None:
         """What the next stage reads in place of h."""
-        self._new.append((-1, value))
+        self._new.append((None, value))
 
     def vector(self, n: int) -> Any:
         """Further vector n."""
         return self._e.load(self._weights, self._e.builder.add(self._further, I64(n * UNITS)))
 
+    def write(self) -> None:
+        """Writes what the cell made."""
+        for which, value in self._new:
+            if which is None:
+                self._e.store(value, self._shared, self._instead)
+            else:
+                store = self._e.store_half if self._half else self._e.store
+                store(value, self._state, self._places[which])
+
 
 class _InterpretedUnit:
     """The same on NumPy's arrays."""
 
-    def __init__(self, half: int, state: Any, places: Any, unit: int, shared: Any, instead: int, weights: Any,
+    def __init__(self, half: int, old: tuple[Any, Any], state: Any, places: Any, shared: Any, instead: int, weights: Any,
                  further: int) -> None:  # fmt: skip
-        self._state = state.view(np.float16) if half else state
-        self._places = [(2 * place if half else place) + unit for place in places]
+        self._old, self._state, self._places = old, state.view(np.float16) if half else state, places
         self._shared, self._instead, self._weights, self._further = shared, instead, weights, further
 
     def read_state(self, which: int) -> Any:
         """h (0) or c (1)."""
-        return np.float32(self._state[self._places[which]])
+        return self._old[which]
 
     def write_state(self, which: int, value: Any) -> None:
         """The reverse of `read_state`."""
@@ -87,28 +71,73 @@ class _InterpretedUnit:
         return self._weights[self._further + n * UNITS]
 
 
+def _slot(builder: Any, slots: Any, row: Any, count: Any) -> tuple[Any, Any, Any]:
+    """A row of the wave that may be read, whether it is there and taken, and its slot; 0 in place of one that is not."""
+    there = builder.icmp_signed("<", row, count)
+    row = builder.select(there, row, I64(0))
+    s = builder.sext(builder.load(builder.gep(slots, [row])), I64(0).type)
+    there = builder.and_(there, builder.icmp_signed(">=", s, I64(0)))
+    return row, there, builder.select(there, s, I64(0))
+
+
+def _fetched(half, rows, old, taken, row, count, state, lds, c0, unit):
+    values = state.view(np.float16) if half else state
+    for r in range(rows):
+        if row + r < count and taken[row + r] >= 0:
+            old[r] = values[(int(taken[row + r]) * lds + c0) * (1 + half) + unit]
+
+
+@intrinsic_with(_fetched)
+def fetch_cells(typing_context, half, rows, old, taken, row, count, state, lds, c0, unit):
+    """Writes the old c of one unit for so many rows from `row` on to the local array `old`.
+
+    Before the sums: their barriers keep the loads there, which then wait for memory while the sums are made.
+    """
+    if not all(isinstance(of, types.IntegerLiteral) for of in (half, rows)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e, kinds = Scalar(builder), signature.args
+        _, _, old, taken, row, count, state, lds, c0, unit = arguments
+        kept, slots, states = (data(context, builder, kinds[n], of) for n, of in ((2, old), (3, taken), (6, state)))
+        for r in range(rows.literal_value):
+            _, _, s = _slot(builder, slots, builder.add(row, I64(r)), count)
+            place = _place(builder, half, builder.add(builder.mul(s, lds), c0), unit)
+            e.store((e.load_half if half.literal_value else e.load)(states, place), kept, I64(r))
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(half, rows, old, taken, n, n, state, n, n, n), generate
+
+
+def _place(builder: Any, half: Any, column: Any, unit: Any) -> Any:
+    """Of a unit among the values of a layer that begin at a column, in float16 where `half` says so."""
+    return builder.add(builder.mul(column, I64(2)) if half.literal_value else column, unit)
+
+
 def _finished(
-    program, number, half, rows, acc, taken, row, count, state, lds, h0, c0, unit, shared, instead, weights, further
-):
+    program, number, half, rows, acc, old, taken, row, count, state, lds, h0, c0, unit, shared, h, instead, weights, further
+):  # fmt: skip
     stage = PROGRAMS[program].stages[number]
     for r in range(rows):
         if row + r < count and taken[row + r] >= 0:
             gates = [np.float32(acc[r * len(stage.gates) + n]) for n in range(len(stage.gates))]
-            places = [int(taken[row + r]) * lds + column for column in (h0, c0)]
-            of = _InterpretedUnit(half, state, places, unit, shared, instead + r, weights, further)
+            places = [(int(taken[row + r]) * lds + column) * (1 + half) + unit for column in (h0, c0)]
+            before = np.float32(shared[h + r]), np.float32(old[r])
+            of = _InterpretedUnit(half, before, state, places, shared, instead + r, weights, further)
             stage.finish(Units(NUMBERS, gates, of))
 
 
 @intrinsic_with(_finished)
 def finish(
-    typing_context, program, number, half, rows, acc, taken, row, count, state, lds, h0, c0, unit, shared, instead,
+    typing_context, program, number, half, rows, acc, old, taken, row, count, state, lds, h0, c0, unit, shared, h, instead,
     weights, further,
 ):  # fmt: skip
     """What a stage makes of the sums of one unit, acc[r * gates + n], for so many rows from `row` on.
 
-    Rows beyond `count` and those that are not taken stay as they are. The h and c of a stream begin at columns h0 and c0 of
-    its row of `state`, lds values wide; shared[instead + r] is what the next stage reads in place of h; the unit's further
-    vectors lie at weights[further], UNITS apart.
+    Rows beyond `count` and those that are not taken stay as they are. The old c is old[r] and the old h is shared[h + r];
+    the new ones go to columns c0 and h0 of the stream's row of `state`, lds values wide, and what the next stage reads in
+    place of h to shared[instead + r]. The unit's further vectors lie at weights[further], UNITS apart.
     """
     literals = program, number, half, rows
     if not all(isinstance(of, types.IntegerLiteral) for of in literals):
@@ -117,33 +146,71 @@ def finish(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         stage = PROGRAMS[program.literal_value].stages[number.literal_value]
         e, kinds = Scalar(builder), signature.args
-        _, _, _, _, acc, taken, row, count, state, lds, h0, c0, unit, shared, instead, weights, further = arguments
-        sums, slots, states, spare, matrix = (
+        (_, _, _, _, acc, old, taken, row, count, state, lds, h0, c0, unit, shared, h, instead, weights, further) = (
+            arguments
+        )
+        sums, kept, slots, states, spare, matrix = (
             data(context, builder, kinds[n], of)
-            for n, of in ((4, acc), (5, taken), (8, state), (13, shared), (15, weights))
+            for n, of in ((4, acc), (5, old), (6, taken), (9, state), (14, shared), (17, weights))
         )
         found = []
-        for r in range(rows.literal_value):  # all loads before any arithmetic, so that they wait together
-            of_row = builder.add(row, I64(r))
-            there = builder.icmp_signed("<", of_row, count)
-            s = builder.sext(builder.load(builder.gep(slots, [builder.select(there, of_row, I64(0))])), I64(0).type)
-            there = builder.and_(there, builder.icmp_signed(">=", s, I64(0)))
-            begin = builder.mul(builder.select(there, s, I64(0)), lds)
-            places = builder.add(begin, h0), builder.add(begin, c0)
-            found.append((there, _Unit(e, bool(half.literal_value), states, places, unit, spare,
-                                       builder.add(instead, I64(r)), matrix, further)))  # fmt: skip
-        for _, of in found:
-            of.fetch()
-        for r, (_, of) in enumerate(found):
+        for r in range(rows.literal_value):
+            _, there, s = _slot(builder, slots, builder.add(row, I64(r)), count)
+            begin = builder.mul(s, lds)
+            places = (
+                _place(builder, half, builder.add(begin, h0), unit), _place(builder, half, builder.add(begin, c0), unit)
+            )  # fmt: skip
+            before = e.load(spare, builder.add(h, I64(r))), e.load(kept, I64(r))
+            of = _Unit(e, bool(half.literal_value), before, states, places, spare, builder.add(instead, I64(r)), matrix,
+                       further)  # fmt: skip
             gates = [e.load(sums, I64(r * len(stage.gates) + n)) for n in range(len(stage.gates))]
             stage.finish(Units(e, gates, of))
+            found.append((there, of))
         for there, of in found:
             with builder.if_then(there):
                 of.write()
         return context.get_dummy_value()
 
     n = types.int64
-    return types.void(*literals, acc, taken, n, n, state, n, n, n, n, shared, n, weights, n), generate
+    return types.void(*literals, acc, old, taken, n, n, state, n, n, n, n, shared, n, n, weights, n), generate
+
+
+def _brought(half, rows, groups, by_slot, array, wide, taken, row, count, column, k, shared, place):
+    values = array.view(np.float16) if half else array
+    for n in range(rows):
+        r = row + n * groups
+        there = r < count and taken[r] >= 0
+        first = (int(taken[r]) if by_slot else r) * wide + column if there else 0
+        shared[place + n * groups] = np.float32(values[first * (1 + half) + k]) if there else np.float32(0)
+
+
+@intrinsic_with(_brought)
+def bring(typing_context, half, rows, groups, by_slot, array, wide, taken, row, count, column, k, shared, place):
+    """Writes value k of so many rows, `groups` apart from `row` on, to shared[place], shared[place + groups] and so on.
+
+    The values begin at `column` of a flat array's row, that of the stream's slot or of the wave, `wide` values each, kept as
+    float32 or as float16; 0 where a row is not there or not taken. All loads come before the stores: they wait together.
+    """
+    literals = half, rows, groups, by_slot
+    if not all(isinstance(of, types.IntegerLiteral) for of in literals):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        e, kinds = Scalar(builder), signature.args
+        _, _, _, _, array, wide, taken, row, count, column, k, shared, place = arguments
+        base, slots, memory = (data(context, builder, kinds[n], of) for n, of in ((4, array), (6, taken), (11, shared)))
+        values = []
+        for n in range(rows.literal_value):
+            of_wave, there, s = _slot(builder, slots, builder.add(row, I64(n * groups.literal_value)), count)
+            first = builder.add(builder.mul(s if by_slot.literal_value else of_wave, wide), column)
+            value = (e.load_half if half.literal_value else e.load)(base, _place(builder, half, first, k))
+            values.append(builder.select(there, value, e.constant(0.0)))
+        for n, value in enumerate(values):
+            e.store(value, memory, builder.add(place, I64(n * groups.literal_value)))
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(*literals, array, n, taken, n, n, n, n, shared, n), generate
 
 
 @intrinsic_with(
@@ -153,12 +220,9 @@ def read_value(typing_context, half, state, place, k):
     """Value k of those that begin at column `place` of the flat `state`, kept as float32 or as float16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        e, of_half = Scalar(builder), bool(half.literal_value)
-        _, array, place, k = arguments
+        e, (_, array, place, k) = Scalar(builder), arguments
         base = data(context, builder, signature.args[1], array)
-        if of_half:
-            return e.load_half(base, builder.add(builder.mul(place, I64(2)), k))
-        return e.load(base, builder.add(place, k))
+        return (e.load_half if half.literal_value else e.load)(base, _place(builder, half, place, k))
 
     if not isinstance(half, types.IntegerLiteral):
         return None
