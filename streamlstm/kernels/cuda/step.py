@@ -122,7 +122,6 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
     instead_wide = int(len(of.stages) > 1)
 
     def run(taken, row0, count, state, lds, h0, c0, weights, w0, inputs, H, padded, shared, chunk):
-        panels = (H + UNITS - 1) // UNITS
         size = (1 + inputs + H) * width + further
         kept_sums = inputs + H + instead_wide * padded
         acc, old = cuda.local.array(held, types.float32), cuda.local.array(rows, types.float32)
@@ -130,7 +129,7 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
         first_row = np.int64(cuda.threadIdx.y) * rows
         for u0 in range(0, H, WARP):
             u = u0 + np.int64(cuda.threadIdx.x)
-            inside = u < panels * UNITS
+            inside = u < H  # those beyond stay zero
             begin = w0 + u // UNITS * size + u % UNITS
             if normal == 0:
                 fetch_cells(half, rows, old, taken, row0 + first_row, count, state, lds, c0, u if inside else 0)
@@ -153,7 +152,7 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
                 if normalised[n] == 1:
                     _standardise(shared, (kept_sums + gates[n] * padded) * across + e % R, across, H)
             cuda.syncthreads()
-            for u in range(cuda.threadIdx.x, panels * UNITS, WARP):
+            for u in range(cuda.threadIdx.x, H, WARP):
                 begin = w0 + u // UNITS * size + u % UNITS
                 behind = begin + (1 + inputs + H) * width
                 for r in range(rows):
