@@ -44,7 +44,7 @@ def program(cell: str) -> int:
 KERNELS: dict[str, tuple[Any, int, bool]] = {
     # name: the kernel, its integers, and whether each architecture has PTX of its own or takes that of the oldest
     "record/prepare": (prepare, 3, True),
-    "record/predict": (predict, 2, True),
+    "record/predict": (predict, 3, True),
     "record/move": (move, 6, True),
     "record/judge contrast": (judge_kernel(KINDS["contrast"]), 3, True),
     "step/lstm": (step_kernel(program("lstm"), 0, 0, *TILES[0]), 6, True),

@@ -78,14 +78,12 @@ class Event:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
     of = Device()
     machine._workspace.cache_clear()
-    memory.move_kernel.cache_clear()
     for module in (machine, memory, device):
         for name, stand_in in (
             ("DeviceArray", lambda dtype, size=0: Array(of, dtype, size)),
             ("new_stream", lambda: of), ("new_event", Event), ("free_bytes", lambda: 1 << 30),
             ("pinned", lambda dtype, size: np.zeros(max(size, 1), dtype)),
-            ("Kernel", lambda function, integers: Kernel(of, function, integers)),
-            ("_kernel", lambda function, integers: Kernel(of, function, integers)),
+            ("compiled", lambda function, integers: Kernel(of, function, integers)),
         ):  # fmt: skip
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, stand_in)
@@ -97,7 +95,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
     monkeypatch.setattr(detector_module, "on_device", lambda config, online: (True, ""))
     yield of
     machine._workspace.cache_clear()
-    memory.move_kernel.cache_clear()
 
 
 def test_a_wave_is_so_many_launches_and_a_part_two_copies(gpu: Device) -> None:

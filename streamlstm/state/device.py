@@ -49,7 +49,8 @@ class DeviceRows:
     def write(self, slots: Int32, rows: Pool) -> None:
         """Writes whole rows."""
         with device_errors("write the state of streams"):
-            for (wide, array), values in zip(self._arrays(), _columns(rows), strict=True):
+            columns: tuple[Any, ...] = rows
+            for (wide, array), values in zip(self._arrays(), columns, strict=True):
                 if _consecutive(slots):
                     given = np.ascontiguousarray(values).reshape(-1)
                     array.put(given, self._stream, first=int(slots[0]) * wide)
@@ -79,7 +80,3 @@ class DeviceRows:
 def _consecutive(slots: Int32) -> bool:
     """Whether the slots follow each other, as those of new streams and of a snapshot do."""
     return len(slots) > 0 and bool((np.diff(slots) == 1).all())
-
-
-def _columns(rows: Pool) -> tuple[Any, ...]:
-    return rows

@@ -11,6 +11,7 @@ the CPU's: they are a class of their own.
 
 from collections.abc import Callable
 from dis import get_instructions
+from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -105,6 +106,12 @@ class Kernel:
     def local_bytes(self) -> int:
         """Bytes of slow memory that a thread needs because its registers are too few."""
         return int(self._compiled.local_mem_per_thread)
+
+
+@cache
+def compiled(function: Callable[..., Any], integers: int) -> Kernel:
+    """A kernel, compiled once for all detectors of the process."""
+    return Kernel(function, integers)
 
 
 def signature(integers: int) -> Any:

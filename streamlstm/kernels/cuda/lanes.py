@@ -12,7 +12,7 @@ from numba.core import cgutils as numba_cgutils
 from numba.core import types
 
 from streamlstm.kernels import block, interpreted, lanes
-from streamlstm.kernels.arithmetic import Arithmetic
+from streamlstm.kernels.arithmetic import MAGIC, Arithmetic
 from streamlstm.kernels.compiling import intrinsic_with
 from streamlstm.kernels.cuda.compiling import device
 from streamlstm.kernels.layout import PARTS
@@ -129,7 +129,7 @@ def _abs(v):
 
 
 def _rounded(v):
-    return (v + MAGIC) - MAGIC
+    return (v + _MAGIC) - _MAGIC
 
 
 def _where(mask, chosen, other):
@@ -164,7 +164,7 @@ def _set_entry(of, name, at, value):
     store(of.values, of.at_entries + name * PARTS + at, value)
 
 
-MAGIC = np.float32(12582912.0)
+_MAGIC = np.float32(MAGIC)
 TWINS: dict[Any, Any] = {
     twin_of: device(function, inline=True)
     for twin_of, function in (

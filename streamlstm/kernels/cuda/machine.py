@@ -15,7 +15,7 @@ from streamlstm.kernels.arguments import Out, Records
 from streamlstm.kernels.cells.cell import Cell
 from streamlstm.kernels.cells.program import PROGRAMS
 from streamlstm.kernels.cuda import desk as at
-from streamlstm.kernels.cuda.compiling import Kernel, cuda
+from streamlstm.kernels.cuda.compiling import Kernel, compiled, cuda
 from streamlstm.kernels.cuda.memory import DeviceArray, Mover, device_errors, new_event, new_stream, pinned
 from streamlstm.kernels.cuda.records import block_floats, judge_kernel, predict, prepare
 from streamlstm.kernels.cuda.step import shared_floats, step_kernel, tile_for
@@ -30,6 +30,7 @@ _PARTS, _SMALLEST = 4, 8192
 """A batch is divided by so many, for copies and kernels to overlap, but not into parts so small that they leave it idle."""
 _SCRATCH_BYTES = 512 << 20
 """Scratch of one wave at most, unless the records are so wide that not even _LEAST of them fit."""
+_SCRATCH = at.TAKEN, at.INPUTS, at.REGRESSORS, at.NETWORK, at.PREDICTION, at.BLOCKS
 _PREPARE_THREADS, _PREDICT_THREADS, _JUDGE_THREADS = 128, 256, 64
 
 
@@ -54,7 +55,7 @@ def layer_step(
     """The step of a layer of this size; `arguments` are w0, inputs, below and h0 of `step.step_kernel`."""
     tile = tile_for(program, normal, inputs, H, own=own)
     shared = 4 * shared_floats(program, normal, inputs, H, tile)
-    kernel = _kernel(step_kernel(program, normal, half, *tile), 6)
+    kernel = compiled(step_kernel(program, normal, half, *tile), 6)
     return Step(kernel, tile.rows * tile.groups, tile.groups, shared, arguments)
 
 
@@ -150,15 +151,9 @@ class _Workspace(threading.local):
 
     def __init__(self) -> None:
         self.copy, self.compute = new_stream(), new_stream()
-        self.scratch = {name: DeviceArray(dtype) for name, dtype in _SCRATCH.items()}
+        self.scratch = {name: DeviceArray(np.float32) for name in _SCRATCH}  # all of 4 bytes
         self.buffers = _Buffers(), _Buffers()
         self.mover = Mover(self.copy)
-
-
-_SCRATCH = {
-    at.TAKEN: np.int32, at.INPUTS: np.float32, at.REGRESSORS: np.float32, at.NETWORK: np.float32,
-    at.PREDICTION: np.float32, at.BLOCKS: np.float32,
-}  # fmt: skip
 
 
 @cache
@@ -182,12 +177,13 @@ class Machine:
                 at.BLOCKS: block_floats(self._D),
             }  # fmt: skip
             self._most = min(max(_SCRATCH_BYTES // (4 * sum(self._wide.values())), _LEAST), _MOST)
-            self._prepare, self._predict = _kernel(prepare, 3), _kernel(predict, 2)
-            self._judge = _kernel(judge_kernel(int(sizes[KIND])), 3)
-            self._steps = self._layers(cell)
+            self._prepare, self._predict = compiled(prepare, 3), compiled(predict, 3)
+            self._judge = compiled(judge_kernel(int(sizes[KIND])), 3)
+            self._steps, self._readout = self._layers(cell)
             _workspace().mover  # noqa: B018 - made now, with its kernel, and not in the first event's time
 
-    def _layers(self, cell: Cell) -> list[Step]:
+    def _layers(self, cell: Cell) -> tuple[list[Step], int]:
+        """The steps of all layers, and where the weights of the readout begin."""
         sizes, program, normal = self._sizes, PROGRAMS.index(cell.program), int(cell.layer_norm)
         H, kept, half = int(sizes[HIDDEN]), int(sizes[KEPT]), int(sizes[KEPT] != sizes[PADDED])
         inputs, w0, h0, below = self._I, 0, int(sizes[AT_LAYERS]), -1
@@ -197,7 +193,7 @@ class Machine:
             steps.append(layer_step(program, normal, half, inputs, H, told, own=bool(sizes[WEIGHTS] > 0)))
             w0 += int(panels_size(sizes, inputs))
             below, h0, inputs = h0, h0 + 2 * kept, H
-        return steps
+        return steps, w0
 
     @property
     def kernels(self) -> list[Kernel]:
@@ -265,7 +261,9 @@ class Machine:
         self._prepare.launch(blocks, (_PREPARE_THREADS, 1), stream, 0, desk, first, count)
         for step in self._steps:
             step.launch(desk, count, stream)
-        self._predict.launch(-(-predicted // _PREDICT_THREADS), (_PREDICT_THREADS, 1), stream, 0, desk, count)
+        self._predict.launch(
+            -(-predicted // _PREDICT_THREADS), (_PREDICT_THREADS, 1), stream, 0, desk, count, self._readout
+        )
         self._judge.launch(-(-count // _JUDGE_THREADS), (_JUDGE_THREADS, 1), stream, 0, desk, first, count)
 
     def _collect(
@@ -295,9 +293,3 @@ def _resident(values: Any) -> DeviceArray:
     array.put(np.ascontiguousarray(values), 0)
     cuda.synchronize()
     return array
-
-
-@cache
-def _kernel(function: Any, integers: int) -> Kernel:
-    """A kernel, compiled once for all detectors of the process."""
-    return Kernel(function, integers)

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from itertools import count
 from typing import Any
 
 import numpy as np
 
 from streamlstm.errors import DeviceError
-from streamlstm.kernels.cuda.compiling import Kernel, cuda, raised_by_driver
+from streamlstm.kernels.cuda.compiling import compiled, cuda, raised_by_driver
 from streamlstm.kernels.cuda.desk import ADDRESS_BITS, ARRAYS, ints
 from streamlstm.kernels.interpreting import INTERPRETED
 
@@ -119,40 +118,38 @@ class DeviceArray:
 
 
 class Mover:
-    """Copies rows of matrices between host and device, in a stream of its own or a given one; its memory only grows."""
+    """Copies rows of matrices between host and device, in a stream of the device; its memory only grows."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._index, self._rows = DeviceArray(np.int32), DeviceArray(np.int32)
-        self._kernel = move_kernel()
+        self._kernel = compiled(move, 6)
 
     def gather(self, source: DeviceArray, rows: Any, wide: int) -> Any:
         """Rows int32 (n) of a matrix `wide` values wide, as a new array (n, wide) of the host."""
         out = np.empty((len(rows), wide), source.dtype)
         if out.size:
-            index = self._prepared(rows, out)
+            index = np.ascontiguousarray(rows, np.int32)
+            self._send(index, out.nbytes)
             self._launch(source.address, self._rows.address, out, scatter=0)
             self._rows.get(out.reshape(-1).view(np.int32), self._stream)
             self._stream.synchronize()
-            del index
         return out
 
     def scatter(self, target: DeviceArray, rows: Any, values: Any) -> None:
         """Writes values (n, wide) to rows int32 (n), the reverse of `gather`."""
         if values.size:
-            index, given = self._prepared(rows, values), np.ascontiguousarray(values)
+            index, given = np.ascontiguousarray(rows, np.int32), np.ascontiguousarray(values)
+            self._send(index, given.nbytes)
             self._rows.put(given.reshape(-1).view(np.int32), self._stream)
             self._launch(self._rows.address, target.address, given, scatter=1)
             self._stream.synchronize()
-            del index
 
-    def _prepared(self, rows: Any, values: Any) -> Any:
-        """Copies the rows' numbers to the device, and makes room for the values; the copy may still read what it returns."""
-        index = np.ascontiguousarray(rows, np.int32)
+    def _send(self, index: Any, size: int) -> None:
+        """Copies the rows' numbers to the device, and makes room for so many bytes of values."""
         self._index.reserve(len(index))
-        self._rows.reserve(values.nbytes // 4)
+        self._rows.reserve(size // 4)
         self._index.put(index, self._stream)
-        return index
 
     def _launch(self, source: int, target: int, values: Any, *, scatter: int) -> None:
         words = values.itemsize // 4 * values.shape[1]
@@ -172,9 +169,3 @@ def move(source, target, index, rows, wide, scatter):
             ints(target, _WHOLE)[far] = ints(source, _WHOLE)[near]
         else:
             ints(target, _WHOLE)[near] = ints(source, _WHOLE)[far]
-
-
-@cache
-def move_kernel() -> Kernel:
-    """`move`, compiled once."""
-    return Kernel(move, 6)

@@ -29,7 +29,6 @@ _target = Target(TWINS, CONSTANTS)
 _prepare, _drop, _unwanted, _make_block, _begin = (
     _target(function) for function in (prepare_row, drop_row, unwanted, make_block, begin_parts)
 )
-_panels_size = _target(wave.panels_size)
 
 
 def _setup(desk):
@@ -100,10 +99,10 @@ def prepare(address, first, count):
             _prepare(b, s, setup, pool, records, tap, z, i * I, regressors, i * sizes[LDR])
 
 
-def predict(address, count):
+def predict(address, count, w0):
     """Writes the LSTM's part of the predictions and the whole ones, one thread for each row and column.
 
-    The weights lie as `wave.step_network` reads them, and each sum is its chain of fused multiply-adds.
+    Those of the readout begin at w0 and lie as `wave.step_network` reads them; each sum is its chain of fused multiply-adds.
     """
     desk = longs(address, at.LENGTH)
     sizes = longs(desk[at.SIZES], desk[at.LENGTH_OF_SIZES])
@@ -118,10 +117,7 @@ def predict(address, count):
         weights = floats(desk[at.WEIGHTS], desk[at.LENGTH_OF_WEIGHTS])
         marks = longs_2(desk[at.MARKS], S, MARKS)
         regressors = floats(desk[at.REGRESSORS], desk[at.WIDEST] * sizes[LDR])
-        begin, inputs = marks[s, OWN] * sizes[WEIGHTS], D + sizes[N_KNOWN]
-        for _ in range(sizes[LAYERS]):
-            begin += _panels_size(sizes, inputs)
-            inputs = H
+        begin = marks[s, OWN] * sizes[WEIGHTS] + w0
         total = weights[begin + column]
         h0 = sizes[AT_LAYERS] + 2 * (sizes[LAYERS] - 1) * sizes[KEPT]
         for k in range(H):
@@ -145,7 +141,7 @@ def predict(address, count):
         floats(desk[at.PREDICTION], desk[at.WIDEST] * O)[row * O + column] = total
 
 
-_skip_lanes = device(getattr(wave.skip_lanes, "py_func", wave.skip_lanes), inline=True)
+_skip_lanes = Target({}, {})(wave.skip_lanes)
 """The CPU's: weights lie in whole vectors."""
 
 
