@@ -116,10 +116,7 @@ def restore(detector: Detector, manifest: Manifest, blob: Callable[[str], bytes]
     except (safetensors.SafetensorError, ValueError) as error:
         raise StateError(f"snapshot of {manifest.partition}: cannot be read: {error}") from error
     detector.log.sources = [manifest.partition]
-    now = detector.engine.arithmetic
-    detector.class_changes = list(manifest.changes)
-    if now != manifest.origin.arithmetic:
-        detector.class_changes.append(f"{manifest.origin.arithmetic} -> {now} at offset {manifest.next_offset}")
+    detector.go_on_from(manifest.origin.arithmetic, manifest.changes, f"offset {manifest.next_offset}")
 
 
 def waiting_columns(detector: Detector, most_bytes: int) -> list[dict[str, Any]]:

@@ -337,6 +337,11 @@ class Detector:
 
     # ---- snapshots
 
+    def go_on_from(self, arithmetic: str, changes: Sequence[str], place: str) -> None:
+        """Takes the `class_changes` of restored state, and one more where it comes from another class than this one's."""
+        now = self.engine.arithmetic
+        self.class_changes = [*changes, *([f"{arithmetic} -> {now} at {place}"] if arithmetic != now else [])]
+
     def snapshot(self, path: str | Path) -> None:
         """Writes everything that the next record depends on to one file; raises OutputError where it cannot."""
         snapshots.save(self, path)

@@ -66,7 +66,6 @@ def load(cls: type[D], path: str | Path, backend: str | None, on_class_change: s
             features=description["features"],
             exogenous=description["exogenous"],
         )
-        detector.class_changes = description["class_changes"]
         then, now = metadata["arithmetic"], detector.engine.arithmetic
         if then != now:
             if on_class_change != "accept":
@@ -77,7 +76,7 @@ def load(cls: type[D], path: str | Path, backend: str | None, on_class_change: s
             log.warning(
                 "%s: goes on from arithmetic class %s under %s: scores agree to rounding alone", path, then, now
             )
-            detector.class_changes.append(f"{then} -> {now} at row {description['rows_of_calls']}")
+        detector.go_on_from(then, description["class_changes"], f"row {description['rows_of_calls']}")
         detector.pool.extend(tensors)
         detector.log.sources = description["sources"]
         detector.rows_of_calls = description["rows_of_calls"]
