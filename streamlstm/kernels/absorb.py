@@ -92,16 +92,19 @@ def absorb_row(b, s, r, block, present, setup, pool, x, tap, network, n0, live, 
         absorb_extremes(x, stat, D, I)
         if quiet:
             learn_inputs(x, stat, I, max(1.0 / (mark[SEEN] + 1.0), 1.0 / _NORMALISER_ROWS))
-    weight = 1.0 / (mark[SCORED] + 1.0)
-    fill(block, LEARN_WEIGHT, r * D, D, np.float32(max(weight, params[LEAST_WEIGHT])) if adapt & ERRORS else _ZERO)
-    weight = np.float32(max(weight, params[LEAST_PART_WEIGHT])) if adapt & CALIBRATION else _ZERO
-    fill_parts(block, PART_LEARN, r, weight)
+    of_errors = of_parts = _ZERO
+    if adapt & (ERRORS | CALIBRATION):
+        weight = 1.0 / (mark[SCORED] + 1.0)
+        of_errors = np.float32(max(weight, params[LEAST_WEIGHT])) if adapt & ERRORS else _ZERO
+        of_parts = np.float32(max(weight, params[LEAST_PART_WEIGHT])) if adapt & CALIBRATION else _ZERO
+    fill(block, LEARN_WEIGHT, r * D, D, of_errors)
+    fill_parts(block, PART_LEARN, r, of_parts)
     mark[IMPUTED] += D - present
     mark[SEEN] += 1
     mark[BEGUN] += 1
     if present > 0:
         mark[SCORED] += 1
-    due = mark[SCORED] % thresholds.interval(sizes) == 0
+    due = mark[SCORED] & (thresholds.interval(sizes) - 1) == 0
     if due or change == episodes.OPENED or (not live and mark[SCORED] >= params[CALIBRATING_ROWS]):
         state[LIMIT] = thresholds.limit(sizes, state[sizes[AT_THRESHOLD] :], tail, params)
     return adapt & (ERRORS | CALIBRATION) != 0

@@ -84,6 +84,12 @@ def make_block(values, D, records):
     return Block(values, stride, FIELDS * stride, records, records * D, records * PARTS)
 
 
+@jit(inline=True)
+def filled(block, D, records):
+    """The block with so many records of D features; to make it anew takes divisions."""
+    return Block(block.values, block.stride, block.at_entries, records, records * D, records * PARTS)
+
+
 def _place(context: Any, builder: Any, kind: Any, of_entries: bool, block: Any, name: Any, at: Any) -> tuple[Any, Any]:
     values, stride, at_entries = (builder.extract_value(block, n) for n in range(3))
     begin = builder.add(at_entries, builder.mul(name, I64(ENTRIES))) if of_entries else builder.mul(name, stride)
@@ -156,6 +162,9 @@ set_entry = _writer(True, types.float32)
 @jit(inline=True)
 def fill(block, field, e, count, value):
     """Writes the float32 `value` to elements e to e + count, and up to 15 times more."""
+    if count == 1:
+        set_element(block, field, e, value)
+        return
     fill_lanes(block.values, field * block.stride + e, count, value)
 
 
@@ -166,19 +175,20 @@ def fill_parts(block, name, r, value):
 
 
 @jit(inline=True)
-def read_fields(block, r, D, fields, row, column):
-    """Copies the first `fields` fields of record r from a stream's row, where they begin at `column`."""
+def read_fields(block, r, D, first, fields, row, column):
+    """Copies so many fields of record r, from field `first` on, from a row, where they begin at `column`."""
+    at = first * block.stride + r * D
     if D == 1:
         for field in range(fields):
-            move(row, column + field, block.values, field * block.stride + r)
+            move(row, column + field, block.values, at + field * block.stride)
         return
     for field in range(fields):
-        copy_lanes(row, column + field * D, block.values, field * block.stride + r * D, D)
+        copy_lanes(row, column + field * D, block.values, at + field * block.stride, D)
 
 
 @jit(inline=True)
 def write_fields(block, r, D, fields, row, column):
-    """The reverse of `read_fields`; 16 floats behind the fields must be the row's own."""
+    """The reverse of `read_fields` for the first `fields` ones; 16 floats behind them must be the row's own."""
     if D == 1:
         for field in range(fields):
             move(block.values, field * block.stride + r, row, column + field)

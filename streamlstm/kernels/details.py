@@ -91,19 +91,25 @@ def cause_of(block, r, D):
     return kind * CAUSE_KIND + 2 * (largest - r * D) + below
 
 
-@jit
+@jit(inline=True)
 def write_alarm(b, mark, state, out, change, flag, cause):
     """Writes what record b means to its stream's episode; of an alarm the cause, of a change the episode."""
-    first_rule = episodes.FIRST_RULE  # once a rule is broken, it stays the cause
-    if change == episodes.OPENED or (change == episodes.UPDATED and (cause >= first_rule or mark[CAUSE] < first_rule)):
-        mark[CAUSE] = cause
     out.codes[OUT_FLAG, b] = flag
     out.codes[OUT_CAUSE, b] = cause
     out.codes[OUT_CHANGE, b] = change
     if change != episodes.NONE:
-        out.values[OUT_PEAK, b] = state[PEAK]
-        for k in range(MARKS):
-            out.episodes[b, k] = mark[k]
+        write_change(b, mark, state, out, change, cause)
+
+
+@jit
+def write_change(b, mark, state, out, change, cause):
+    """Writes the episode that record b changed; once a rule is broken, it stays the episode's cause."""
+    first_rule = episodes.FIRST_RULE
+    if change == episodes.OPENED or (change == episodes.UPDATED and (cause >= first_rule or mark[CAUSE] < first_rule)):
+        mark[CAUSE] = cause
+    out.values[OUT_PEAK, b] = state[PEAK]
+    for k in range(MARKS):
+        out.episodes[b, k] = mark[k]
 
 
 @jit

@@ -80,8 +80,8 @@ def measure(block, floor, gain):
 def add_up(block, D, r):
     """Writes the sums of the parts over the features of record r, from the first feature on."""
     for part in range(PARTS):
-        total = _ZERO
-        for d in range(D):
+        total = element(block, SIZE + part, r * D)
+        for d in range(1, D):
             total += element(block, SIZE + part, r * D + d)
         set_entry(block, TOTAL, r * PARTS + part, total)
 

@@ -174,9 +174,8 @@ def enter_row(b, s, r, setup, pool, records, tap, out, prediction, p0, block, br
         set_element(block, THERE, r * D + d, there)
         state[ring + d] = z
     present[r] = count
-    for head in range(HEADS):
-        copy_lanes(prediction, p0 + head * D, block.values, (PREDICTED + head) * block.stride + r * D, D)
-    read_fields(block, r, D, STATE_FIELDS, state, sizes[AT_REGRESSORS])
+    read_fields(block, r, D, PREDICTED, HEADS, prediction, p0)
+    read_fields(block, r, D, 0, STATE_FIELDS, state, sizes[AT_REGRESSORS])
     read_entries(block, r, state, sizes[AT_SMOOTH])
     full = begun >= RECENT_ROWS - 1
     fill(block, FULL, r * D, D, _ONE if full else _ZERO)

@@ -6,7 +6,7 @@ otherwise optimise all of it anew (a first call took 107 instead of 80 s; EPYC, 
 
 import numpy as np
 
-from streamlstm.kernels.block import make_block, records_of
+from streamlstm.kernels.block import filled, make_block, records_of
 from streamlstm.kernels.calls import SCORE_WAVE, call_step
 from streamlstm.kernels.cells.program import UNITS
 from streamlstm.kernels.compiling import LANES, c_function, jit
@@ -31,8 +31,8 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0, w0)
     """One step of all layers and the readout for `count` rows of `slots` from `first` on.
 
     scratch (flat float32): the first layer's inputs lie at z0, the regressors (behind room for h) at r0. Writes h and c
-    in `state`, the LSTM's part of the prediction at n0 and the whole prediction at p0, OUTPUTS values a row. The weights
-    begin at w0.
+    in `state`, the whole prediction at p0 and, for online learning, the LSTM's part of it at n0, OUTPUTS values a row. The
+    weights begin at w0.
     """
     sizes, weights = setup.sizes, setup.weights
     H, Hp, kept, O = sizes[HIDDEN], sizes[PADDED], sizes[KEPT], sizes[OUTPUTS]
@@ -52,16 +52,17 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0, w0)
     for r in range(count):
         row, at = state[slots[first + r]], r0 + r * ldr
         copy_h(row, h0 - 2 * kept, scratch, at, sizes)
-    multiply(scratch, r0, ldr, _ONE, count, H, weights, w0 + O, O, O, weights, w0, _ZERO, scratch, n0, O)
-    for j in range(count * O):
-        scratch[p0 + j] = scratch[n0 + j]
-    P, raw = sizes[N_REGRESSORS], w0 + (1 + H) * O
-    D, C = sizes[N_FEATURES], sizes[N_CALENDAR]
+    P, raw, D, C = sizes[N_REGRESSORS], w0 + (1 + H) * O, sizes[N_FEATURES], sizes[N_CALENDAR]
     (_, wide), (cut, cut_wide), (bare, bare_wide) = skip_lanes(D, RAW), skip_lanes(D, CLIPPED), skip_lanes(D, BARE)
-    multiply(scratch, r0 + Hp, ldr, _ONE, count, P, weights, raw, wide, wide,
-             scratch, p0, O, scratch, p0, O)  # fmt: skip
-    multiply(scratch, r0 + Hp + P, ldr, _ONE, count, P, weights, raw + P * wide, cut_wide, cut_wide,
-             scratch, p0 + cut, O, scratch, p0 + cut, O)  # fmt: skip
+    if O == LANES and H == Hp and sizes[ONLINE] == 0:  # one row of regressors by one matrix
+        multiply(scratch, r0, ldr, _ONE, count, H + 2 * P, weights, w0 + O, O, O, weights, w0, _ZERO, scratch, p0, O)
+    else:
+        multiply(scratch, r0, ldr, _ONE, count, H, weights, w0 + O, O, O, weights, w0, _ZERO, scratch, n0, O)
+        copy_lanes(scratch, n0, scratch, p0, count * O)
+        multiply(scratch, r0 + Hp, ldr, _ONE, count, P, weights, raw, wide, wide,
+                 scratch, p0, O, scratch, p0, O)  # fmt: skip
+        multiply(scratch, r0 + Hp + P, ldr, _ONE, count, P, weights, raw + P * wide, cut_wide, cut_wide,
+                 scratch, p0 + cut, O, scratch, p0 + cut, O)  # fmt: skip
     if C > 0:
         multiply(scratch, r0 + Hp + 2 * P - C, ldr, _ONE, count, C, weights, raw + P * (wide + cut_wide), bare_wide,
                  bare_wide, scratch, p0 + bare, O, scratch, p0 + bare, O)  # fmt: skip
@@ -112,7 +113,8 @@ def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch, seat
     p0 = n0 + TILE * O
     prediction, network, rest = scratch[p0:], scratch[n0:], scratch[p0 + TILE * O :]
     most = min(records_of(D), count)
-    begin_parts(make_block(rest, D, most), setup.params)
+    block = make_block(rest, D, most)
+    begin_parts(block, setup.params)
     seat_rows, seat_slots, places = seats[:LANES], seats[LANES : 2 * LANES], seats[2 * LANES : 3 * LANES]
     broken, present = seats[3 * LANES : 4 * LANES], seats[4 * LANES :]
     for r in range(min(TILE, count)):
@@ -132,13 +134,12 @@ def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch, seat
             if first + TILE + r < count:
                 fetch_row(rows[first + TILE + r], slots[first + TILE + r], pool, records)
             b, s = rows[first + r], slots[first + r]
-            block = make_block(rest, D, seated)
             if enter_row(b, s, seated, setup, pool, records, tap, out, prediction, r * O, block, broken, present):
                 seat_rows[seated], seat_slots[seated], places[seated] = b, s, r
                 seated += 1
             if seated == most or (r == n - 1 and seated > 0):
-                block = make_block(rest, D, seated)
                 score_block(
-                    block, seat_rows, seat_slots, places, broken, present, setup, pool, records, tap, out, network
-                )
+                    filled(block, D, seated), seat_rows, seat_slots, places, broken, present, setup, pool, records, tap, out,
+                    network,
+                )  # fmt: skip
                 seated = _ZERO

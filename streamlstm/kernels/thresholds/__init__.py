@@ -71,5 +71,5 @@ def held_against(sizes, row, score, limit, params):
 
 @jit(inline=True)
 def interval(sizes):
-    """Records between two computations of the limit."""
+    """Records between two computations of the limit, a power of two."""
     return _SCAN if sizes[KIND] in (QUANTILE, CONFORMAL) else 1
