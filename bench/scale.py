@@ -32,15 +32,15 @@ def whole_call(folder: Path, I: int, H: int, streams: int, threads: int = 1) -> 
     detector = saved_detector(folder, I, H)
     slots = detector.pool.slots(detector.pool.streams(pa.array([f"sensor-{n:07}" for n in range(streams)])))
     slots = np.resize(slots, streams + _BATCH)  # goes around, so that every batch is a part of it
-    row = np.arange(_BATCH)
+    row, between = np.arange(_BATCH), _TICK_NS // streams
     events = cycle(readings(back_and_forth(_MINUTES)[:, None] + 1440 * row / _BATCH, I, seed=1))
     sent = 0
 
     def call() -> None:
         nonlocal sent
-        at = sent % streams
+        at, number = sent % streams, sent + row
         detector.engine.score(
-            detector.pool.rows, slots[at : at + _BATCH], (sent + row) // streams * _TICK_NS, next(events), sent + row, 0,
+            detector.pool.rows, slots[at : at + _BATCH], number * between, next(events), number, 0,
             detail=False, threads=threads,
         )  # fmt: skip
         sent += _BATCH

@@ -20,9 +20,25 @@ _ZERO = np.int64(0)
 
 
 @jit
-def score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, seats):
-    """Scores all waves of streams u0 .. u1 of the plan; seats int32 (GROUP_SEATS) is scratch."""
-    active, rows, slots = seats[:GROUP], seats[GROUP : 2 * GROUP], seats[2 * GROUP : 3 * GROUP]
+def score_streams(u0, end, order, starts, setup, pool, records, tap, out, scratch, seats):
+    """Scores streams u0 .. end of the plan, group by group; seats int32 (GROUP_SEATS) is scratch."""
+    fetched = _ZERO
+    while u0 < end:
+        u1 = min(u0 + GROUP, end)
+        fetched = score_group(u0, u1, end, fetched, order, starts, setup, pool, records, tap, out, scratch, seats)
+        u0 = u1
+
+
+@jit
+def score_group(u0, u1, end, fetched, order, starts, setup, pool, records, tap, out, scratch, seats):
+    """Scores all waves of streams u0 .. u1 of the plan, whose first `fetched` records are fetched already; returns how many
+    it has fetched of those from u1 on.
+
+    Behind the records of a wave stand those of the next one, or of the next group up to `end`, so that they are fetched
+    meanwhile (a first tile that waits for its memory costs 4 % of a call of 8192 streams; EPYC, November 2026).
+    """
+    active, rows = seats[:GROUP], seats[GROUP : 2 * GROUP + TILE]
+    slots, rest = seats[2 * GROUP + TILE : 3 * GROUP + 2 * TILE], seats[3 * GROUP + 2 * TILE :]
     count = u1 - u0
     for j in range(count):
         active[j] = u0 + j
@@ -30,21 +46,26 @@ def score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, 
     while count > 0:
         left, wanted = 0, _ZERO  # an integer's own type: a literal would compile the callee twice
         for j in range(count):
-            b = records.first + order[starts[active[j]] + wave]
+            u = active[j]
+            b = records.first + order[starts[u] + wave]
             s = records.slots[b]
             if unwanted(pool.marks[s], records.time[b], setup.sizes[DROPS]):
                 drop_row(b, s, setup, pool, records, tap, out)
             else:
                 rows[wanted], slots[wanted] = b, s
                 wanted += 1
-        call_wave(setup.sizes[WAVE], rows, slots, wanted, setup, pool, records, tap, out, scratch, seats[3 * GROUP :])
-        wave += 1
-        for j in range(count):
-            u = active[j]
-            if starts[u] + wave < starts[u + 1]:
+            if starts[u] + wave + 1 < starts[u + 1]:
                 active[left] = u
                 left += 1
-        count = left
+        wave += 1
+        known = wanted
+        for j in range(min(TILE, left if left > 0 else end - u1)):
+            b = records.first + order[starts[active[j]] + wave if left > 0 else starts[u1 + j]]
+            rows[known], slots[known] = b, records.slots[b]
+            known += 1
+        call_wave(setup.sizes[WAVE], rows, slots, wanted, known, fetched, setup, pool, records, tap, out, scratch, rest)
+        count, fetched = left, known - wanted
+    return fetched
 
 
 @jit
@@ -70,9 +91,7 @@ def run_groups(count, setup, pool, records, tap, out, plan, scratch):
     group = plan[2 * count + 1 : 2 * count + 1 + GROUP_SEATS]
     slots = records.slots[records.first : records.first + count]
     streams = plan_batch(slots, order, starts, plan[2 * count + 1 + GROUP_SEATS :])
-    for u0 in range(0, streams, GROUP):
-        u1 = min(u0 + GROUP, streams)
-        score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, group)
+    score_streams(_ZERO, streams, order, starts, setup, pool, records, tap, out, scratch, group)
 
 
 @jit(parallel=True)
@@ -103,7 +122,4 @@ def score_part(
     B = slots.shape[0]
     u0 = np.searchsorted(starts[:streams], B * t // threads)
     end = np.searchsorted(starts[:streams], B * (t + 1) // threads)
-    while u0 < end:
-        u1 = min(u0 + GROUP, end)
-        score_group(u0, u1, order, starts, setup, pool, records, tap, out, scratch, group)
-        u0 = u1
+    score_streams(u0, end, order, starts, setup, pool, records, tap, out, scratch, group)

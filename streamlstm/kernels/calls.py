@@ -22,7 +22,7 @@ def _tuple(kind: type, *fields: Any) -> Any:
 _n, _flat, _rows, _ints = types.int64, types.float32[::1], types.float32[:, ::1], types.int32[::1]
 _times, _codes = types.int64[::1], types.uint16[:, ::1]
 SCORE_WAVE = types.void(
-    _ints, _ints, _n,
+    _ints, _ints, _n, _n, _n,
     _tuple(Setup, _times, types.float64[::1], _flat, _flat),
     _tuple(Pool, _rows, types.float64[:, ::1], types.int64[:, ::1]),
     _tuple(Records, _ints, _times, types.float64[:, ::1], _times, _n, _n, _n),
@@ -116,7 +116,9 @@ def call_limit(typing_context, address, row, tail, params):
 
 
 @intrinsic_with(_interpreted)
-def call_wave(typing_context, address, rows, slots, count, setup, pool, records, tap, out, scratch, seats):
+def call_wave(
+    typing_context, address, rows, slots, count, known, fetched, setup, pool, records, tap, out, scratch, seats
+):  # fmt: skip
     """`wave.score_wave`."""
     return types.void(types.int64, *SCORE_WAVE.args), _as_they_are
 

@@ -98,5 +98,5 @@ TILE = 48
 GROUP = 192
 """Streams whose waves are run one after another before the next group: their state stays in the second-level cache."""
 SEATS = 5 * 16
-GROUP_SEATS = 3 * GROUP + SEATS
+GROUP_SEATS = 3 * GROUP + 2 * TILE + SEATS
 """int32 values of scratch that the records of a block and of a group need."""

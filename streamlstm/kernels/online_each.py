@@ -7,7 +7,7 @@ A learner's arrays have a row for every stream: rows below `base` are what new s
 import numpy as np
 
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
-from streamlstm.kernels.batch import score_group
+from streamlstm.kernels.batch import score_streams
 from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.online import RECORDS, Learner, learn_segment
@@ -46,7 +46,7 @@ def score_each(
             for k in range(count):
                 place[some[k]] = at + k
             one[0], one[1] = 0, count
-            score_group(_ZERO, _ONE, some, one, setup, pool, records, tap, out, scratch[0], group)
+            score_streams(_ZERO, _ONE, some, one, setup, pool, records, tap, out, scratch[0], group)
             learner.counters[RECORDS] += count
             first += count
             if at + count == N:

@@ -102,9 +102,12 @@ def fetch_row(b, s, pool, records):
 
 
 @c_function(SCORE_WAVE)
-def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch, seats):
-    """Scores `count` records of different streams: rows (batch positions) and slots int32, in slot order; seats int32
-    (SEATS) is scratch."""
+def score_wave(rows, slots, count, known, fetched, setup, pool, records, tap, out, scratch, seats):
+    """Scores `count` records of different streams: rows (batch positions) and slots int32, in slot order.
+
+    Rows and slots name `known` records, a tile at most behind those of the wave, which are fetched for the next one; of
+    this wave's the one before has fetched the first `fetched`. seats int32 (SEATS) is scratch.
+    """
     sizes = setup.sizes
     ldz, ldr, O, D = sizes[LDZ], sizes[LDR], sizes[OUTPUTS], sizes[N_FEATURES]
     z0 = _ZERO
@@ -117,7 +120,7 @@ def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch, seat
     begin_parts(block, setup.params)
     seat_rows, seat_slots, places = seats[:LANES], seats[LANES : 2 * LANES], seats[2 * LANES : 3 * LANES]
     broken, present = seats[3 * LANES : 4 * LANES], seats[4 * LANES :]
-    for r in range(min(TILE, count)):
+    for r in range(fetched, min(TILE, known)):
         fetch_row(rows[r], slots[r], pool, records)
     for first in range(0, count, TILE):
         n = min(TILE, count - first)
@@ -131,7 +134,7 @@ def score_wave(rows, slots, count, setup, pool, records, tap, out, scratch, seat
                          n0 + r * O, p0 + r * O, w0)  # fmt: skip
         seated = _ZERO
         for r in range(n):
-            if first + TILE + r < count:
+            if first + TILE + r < known:
                 fetch_row(rows[first + TILE + r], slots[first + TILE + r], pool, records)
             b, s = rows[first + r], slots[first + r]
             if enter_row(b, s, seated, setup, pool, records, tap, out, prediction, r * O, block, broken, present):
