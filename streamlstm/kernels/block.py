@@ -189,10 +189,6 @@ def read_fields(block, r, D, first, fields, row, column):
 @jit(inline=True)
 def write_fields(block, r, D, fields, row, column):
     """The reverse of `read_fields` for the first `fields` ones; 16 floats behind them must be the row's own."""
-    if D == 1:
-        for field in range(fields):
-            move(block.values, field * block.stride + r, row, column + field)
-        return
     behind = column + fields * D
     after = load(row, behind)
     for field in range(fields):

@@ -16,9 +16,9 @@ from streamlstm.kernels.interpreted import NUMBERS
 from streamlstm.kernels.vector import I64, Emitter, data
 
 
-def _tile(rows: int, vectors: int) -> Any:
-    """Intrinsic: the product for `rows` rows and 16 x `vectors` columns; all arrays flat float32 with offsets."""
-    wide, numbers = vectors * LANES, np.arange(rows)[:, None]
+def _tile(rows: int, vectors: int, lanes: int = LANES) -> Any:
+    """Intrinsic: the product for `rows` rows and `lanes` x `vectors` columns; all arrays flat float32 with offsets."""
+    wide, numbers = vectors * lanes, np.arange(rows)[:, None]
 
     def twin(a, a0, a_row, a_k, K, w, w0, w_k, start, s0, s_row, out, o0, o_row):
         columns = np.arange(wide)
@@ -38,24 +38,24 @@ def _tile(rows: int, vectors: int) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             a, a0, a_row, a_k, K, w, w0, w_k, start, s0, s_row, out, o0, o_row = arguments
             kinds = signature.args
-            e = Emitter(builder)
+            e = Emitter(builder, lanes)
             left, right = data(context, builder, kinds[0], a), data(context, builder, kinds[5], w)
             initial, result = data(context, builder, kinds[8], start), data(context, builder, kinds[11], out)
             add, mul = builder.add, builder.mul
             heads = [add(a0, mul(I64(r), a_row)) for r in range(rows)]
             sums = [
-                [e.load(initial, add(add(s0, mul(I64(r), s_row)), I64(v * LANES))) for v in range(vectors)]
+                [e.load(initial, add(add(s0, mul(I64(r), s_row)), I64(v * lanes))) for v in range(vectors)]
                 for r in range(rows)
             ]
             sums = e.accumulate(
                 sums,
                 K,
-                lambda v, k: e.load(right, add(add(w0, mul(k, w_k)), I64(v * LANES))),
+                lambda v, k: e.load(right, add(add(w0, mul(k, w_k)), I64(v * lanes))),
                 lambda r, k: e.broadcast(left, add(heads[r], mul(k, a_k))),
             )
             for r in range(rows):
                 for v in range(vectors):
-                    e.store(sums[r][v], result, add(add(o0, mul(I64(r), o_row)), I64(v * LANES)))
+                    e.store(sums[r][v], result, add(add(o0, mul(I64(r), o_row)), I64(v * lanes)))
             return context.get_dummy_value()
 
         return signature, generate
@@ -67,12 +67,15 @@ def _tile(rows: int, vectors: int) -> Any:
 # row of 38 features took 2.3 times as long, EPYC, November 2026).
 _ROWS_2, _ROWS_1 = (8, 8) if HAS_AVX512 else (2, 4)
 _tile_main_2, _tile_1_2, _tile_main_1, _tile_1_1 = _tile(_ROWS_2, 2), _tile(1, 2), _tile(_ROWS_1, 1), _tile(1, 1)
-_ONE, _M2, _M1 = np.int64(1), np.int64(_ROWS_2), np.int64(_ROWS_1)
+HALF = LANES // 2
+_ROWS_HALF = 8
+_tile_main_half, _tile_1_half = _tile(_ROWS_HALF, 1, HALF), _tile(1, 1, HALF)
+_ONE, _M2, _M1, _MH = np.int64(1), np.int64(_ROWS_2), np.int64(_ROWS_1), np.int64(_ROWS_HALF)
 
 
 @jit
 def multiply(a, a0, a_row, a_k, M, K, w, w0, w_k, N, start, s0, s_row, out, o0, o_row):
-    """Writes out (M, N) = start + a w; flat float32 arrays with offset and strides, K >= 1, N a multiple of 16.
+    """Writes out (M, N) = start + a w; flat float32 arrays with offset and strides, K >= 1, N HALF or a multiple of 16.
 
     `s_row` 0 starts every row from the same bias; `start` may be `out` itself, which accumulates.
     """
@@ -88,8 +91,17 @@ def multiply(a, a0, a_row, a_k, M, K, w, w0, w_k, N, start, s0, s_row, out, o0, 
                       start, s0 + m * s_row + n, s_row, out, o0 + m * o_row + n, o_row)  # fmt: skip
             m += _ONE
         n += 2 * LANES
-    if n < N:
-        m = np.int64(0)
+    m = np.int64(0)
+    if N == HALF:
+        while m + _MH <= M:
+            _tile_main_half(a, a0 + m * a_row, a_row, a_k, K, w, w0, w_k,
+                      start, s0 + m * s_row, s_row, out, o0 + m * o_row, o_row)  # fmt: skip
+            m += _MH
+        while m < M:
+            _tile_1_half(a, a0 + m * a_row, a_row, a_k, K, w, w0, w_k,
+                      start, s0 + m * s_row, s_row, out, o0 + m * o_row, o_row)  # fmt: skip
+            m += _ONE
+    elif n < N:
         while m + _M1 <= M:
             _tile_main_1(a, a0 + m * a_row, a_row, a_k, K, w, w0 + n, w_k,
                       start, s0 + m * s_row + n, s_row, out, o0 + m * o_row + n, o_row)  # fmt: skip

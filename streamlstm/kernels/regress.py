@@ -66,7 +66,7 @@ def regress_stream(time, x, stat, D, C, clip, scratch, out_regressors, out_input
         for k in range(known, P):
             regressors[P + k] = regressors[k]
         regressors[0] = regressors[P] = _ONE
-        read_fields(block, 0, D, _FIELDS, row, _START)
+        read_fields(block, 0, D, 0, _FIELDS, row, _START)
         absorb_regressors(block, clip)
         write_fields(block, 0, D, _FIELDS, row, _START)
         if time[t] != NO_TIME:

@@ -38,6 +38,7 @@ from streamlstm.kernels.block import (
     write_entries,
     write_fields,
 )
+from streamlstm.kernels.columns import read_columns, write_columns
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.details import cause_of, write_alarm, write_detail, write_unscored
 from streamlstm.kernels.episodes import NONE, step_episode, teaching
@@ -175,8 +176,6 @@ def enter_row(b, s, r, setup, pool, records, tap, out, prediction, p0, block, br
         state[ring + d] = z
     present[r] = count
     read_fields(block, r, D, PREDICTED, HEADS, prediction, p0)
-    read_fields(block, r, D, 0, STATE_FIELDS, state, sizes[AT_REGRESSORS])
-    read_entries(block, r, state, sizes[AT_SMOOTH])
     full = begun >= RECENT_ROWS - 1
     fill(block, FULL, r * D, D, _ONE if full else _ZERO)
     gain = np.float32(params[SMOOTH_GAIN]) if mark[SCORED] > 0 else _ONE
@@ -200,6 +199,13 @@ def score_block(block, rows, slots, places, broken, present, setup, pool, record
     sizes, params = setup.sizes, setup.params
     D = sizes[N_FEATURES]
     floor, gain = np.float32(params[SCALE_FLOOR]), np.float32(params[SCALE_GAIN])
+    for r in range(block.records):
+        read_entries(block, r, pool.state[slots[r]], sizes[AT_SMOOTH])
+    if D == 1:
+        read_columns(block, pool.state, slots, sizes[AT_REGRESSORS])
+    else:
+        for r in range(block.records):
+            read_fields(block, r, D, 0, STATE_FIELDS, pool.state[slots[r]], sizes[AT_REGRESSORS])
     measure(block, floor, gain)
     for r in range(block.records):
         add_up(block, D, r)
@@ -225,11 +231,14 @@ def score_block(block, rows, slots, places, broken, present, setup, pool, record
         absorb_parts(block)
     absorb_recent(block, floor, gain)
     absorb_regressors(block, np.float32(params[CLIP]))
-    fields = RING if learns else USUAL
     for r in range(block.records):
-        state = pool.state[slots[r]]
-        write_entries(block, r, state, sizes[AT_SMOOTH])
-        write_fields(block, r, D, fields, state, sizes[AT_REGRESSORS])
+        write_entries(block, r, pool.state[slots[r]], sizes[AT_SMOOTH])
+    if D == 1:
+        write_columns(block, pool.state, slots, sizes[AT_REGRESSORS])
+    else:
+        fields = RING if learns else USUAL
+        for r in range(block.records):
+            write_fields(block, r, D, fields, pool.state[slots[r]], sizes[AT_REGRESSORS])
 
 
 @jit(inline=True)

@@ -12,7 +12,7 @@ from streamlstm.kernels.cells.program import UNITS
 from streamlstm.kernels.compiling import LANES, c_function, jit
 from streamlstm.kernels.lanes import copy_halves, copy_lanes, prefetch
 from streamlstm.kernels.layout import *
-from streamlstm.kernels.matrix import multiply
+from streamlstm.kernels.matrix import HALF, multiply
 from streamlstm.kernels.parts import begin_parts
 from streamlstm.kernels.score import enter_row, prepare_row, score_block
 
@@ -55,7 +55,9 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0, w0)
     P, raw, D, C = sizes[N_REGRESSORS], w0 + (1 + H) * O, sizes[N_FEATURES], sizes[N_CALENDAR]
     (_, wide), (cut, cut_wide), (bare, bare_wide) = skip_lanes(D, RAW), skip_lanes(D, CLIPPED), skip_lanes(D, BARE)
     if O == LANES and H == Hp and sizes[ONLINE] == 0:  # one row of regressors by one matrix
-        multiply(scratch, r0, ldr, _ONE, count, H + 2 * P, weights, w0 + O, O, O, weights, w0, _ZERO, scratch, p0, O)
+        columns = O if HEADS * D > HALF else HALF
+        multiply(scratch, r0, ldr, _ONE, count, H + 2 * P, weights, w0 + O, O, columns,
+                 weights, w0, _ZERO, scratch, p0, O)  # fmt: skip
     else:
         multiply(scratch, r0, ldr, _ONE, count, H, weights, w0 + O, O, O, weights, w0, _ZERO, scratch, n0, O)
         copy_lanes(scratch, n0, scratch, p0, count * O)
