@@ -60,7 +60,7 @@ from streamlstm.kernels.matrix import multiply
 
 rng = np.random.default_rng(0)
 for M in range(1, 18):
-    for K, N in ((1, 16), (5, 32), (16, 48)):
+    for K, N in ((1, 16), (5, 32), (16, 48), (7, 8)):
         a, w, start = (rng.normal(size=size).astype(np.float32) for size in (M * K, K * N, N))
         found = []
         for hold in (guarded, np.copy):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from streamlstm.kernels import layout, scalars
 from streamlstm.kernels.episodes import step_episode
-from streamlstm.kernels.matrix import multiply
+from streamlstm.kernels.matrix import HALF, multiply
 from streamlstm.kernels.plan import SPARE, plan_batch
 from streamlstm.state.keys import KeyTable
 from streamlstm.types import Float32
@@ -31,7 +31,7 @@ def product(a: Float32, w: Float32, start: Float32, *, transposed: bool = False,
 def test_product_is_that_of_float64() -> None:
     rng = np.random.default_rng(3)
     for K in (1, 7, 64):
-        for N in (16, 32, 48, 80):
+        for N in (HALF, 16, 32, 48, 80):
             w = rng.normal(size=(K, N)).astype(np.float32)
             bias = rng.normal(size=N).astype(np.float32)
             a = rng.normal(size=(19, K)).astype(np.float32)

@@ -12,7 +12,11 @@ from hypothesis.extra.numpy import arrays
 from streamlstm.config import Config
 from streamlstm.detect.detector import Detector
 from streamlstm.kernels import lanes
+from streamlstm.kernels.block import STATE_FIELDS, block_size, make_block, stride_of
+from streamlstm.kernels.columns import WRITTEN, read_columns, write_columns
 from streamlstm.kernels.compiling import LANES, jit
+from streamlstm.kernels.layout import N_FEATURES, WAVE
+from streamlstm.kernels.wave import wave_for
 from streamlstm.learn.fit import Recording, fit
 from streamlstm.types import Float32, cause_text
 
@@ -77,6 +81,30 @@ def test_copies_reach_as_far_as_they_say(count: int) -> None:
     assert target[-1] == source[0]
 
 
+@jit
+def _there_and_back(values: Any, records: int, state: Any, slots: Any, column: int) -> None:
+    block = make_block(values, 1, records)
+    read_columns(block, state, slots, column)
+    for e in range(STATE_FIELDS * block.stride):
+        values[e] += _HALF
+    write_columns(block, state, slots, column)
+
+
+@pytest.mark.parametrize("records", [1, 5, 15, 16])
+def test_columns_are_turned_and_no_other_row_is_touched(records: int) -> None:
+    rng = np.random.default_rng(records)
+    state = rng.normal(size=(40, 75)).astype(np.float32)
+    slots, column = rng.permutation(40)[:LANES].astype(np.int32), 7
+    values = np.zeros(block_size(1), np.float32)
+    expected = state.copy()
+    expected[slots[:records], column : column + WRITTEN] += _HALF
+    fields = state[slots[:records], column : column + STATE_FIELDS].T + _HALF
+    _there_and_back(values, records, state, slots, column)
+    np.testing.assert_array_equal(state, expected)
+    rows = values[: STATE_FIELDS * stride_of(1)].reshape(STATE_FIELDS, -1)
+    np.testing.assert_array_equal(rows[:, :records], fields)
+
+
 @pytest.mark.parametrize("features", [1, 2, 3, 5, 8, 9, 16, 17, 33])
 def test_a_block_scores_its_records_as_if_they_were_alone(
     features: int, synthetic: Callable[..., dict[str, Recording]]
@@ -103,3 +131,20 @@ def test_a_block_scores_its_records_as_if_they_were_alone(
             assert one.cause == (cause_text(int(batch.cause[n]), names) if one.flag else "")
             np.testing.assert_array_equal(one.parts, batch.parts[n])
     assert batch.score.any()
+
+
+def test_sizes_known_to_the_compiler_change_no_bit(synthetic: Callable[..., dict[str, Recording]]) -> None:
+    config = Config.model_validate({"model": {"hidden_size": 4}, "training": {"updates": 2}})
+    model = fit(synthetic(streams=2), config, ("f0",))
+    special, general = Detector(model=model), Detector(model=model)
+    sizes = special.engine.sizes.copy()
+    sizes[N_FEATURES] = 2
+    general.engine.sizes[WAVE] = general.engine._frozen_sizes[WAVE] = wave_for(sizes).address
+    assert special.engine.sizes[WAVE] != general.engine.sizes[WAVE]
+    x = np.random.default_rng(1).normal(size=(2000, 1))
+    keys, time = [f"s{n % 21}" for n in range(len(x))], np.arange(len(x)) * 10**10
+    found = [detector.process_batch(keys, time, x) for detector in (special, general)]
+    for name in "score", "threshold", "severity", "parts", "flag", "expected":
+        np.testing.assert_array_equal(*(getattr(batch, name) for batch in found))
+    for rows in "state", "stats", "marks":
+        np.testing.assert_array_equal(*(getattr(of.pool.rows, rows) for of in (special, general)))

@@ -297,7 +297,7 @@ def test_pareto_fit_is_the_most_likely_one(gamma: float, n: int) -> None:
     u = np.random.default_rng(7).uniform(size=n)
     for scale in (1e-6, 0.05, 3e5):
         y = (scale * (-np.log(u) if gamma == 0 else (u**-gamma - 1) / gamma)).astype(np.float32)
-        sigma, found = pareto.fit(y, n)
+        sigma, found = pareto.fit(y, 0, n)
         assert -0.5 <= found <= 0.5
         grid = np.meshgrid(y.mean() * np.geomspace(0.3, 3, 150), np.linspace(-0.5, 0.5, 152))
         best = naive.pareto_likelihood(y.astype(float), *grid).max()
@@ -307,9 +307,9 @@ def test_pareto_fit_is_the_most_likely_one(gamma: float, n: int) -> None:
 
 
 def test_pareto_fit_bears_ties_and_bounds_the_tail() -> None:
-    assert pareto.fit(np.zeros(9, np.float32), 9) == (0.0, 0.0)
-    assert pareto.fit(np.full(9, 2, np.float32), 9) == pytest.approx((2.0, 0.0))
-    sigma, gamma = pareto.fit(np.geomspace(1e-2, 1e2, 60).astype(np.float32), 60)
+    assert pareto.fit(np.zeros(9, np.float32), 0, 9) == (0.0, 0.0)
+    assert pareto.fit(np.full(9, 2, np.float32), 0, 9) == pytest.approx((2.0, 0.0))
+    sigma, gamma = pareto.fit(np.geomspace(1e-2, 1e2, 60).astype(np.float32), 0, 60)
     assert (sigma > 0, gamma) == (True, 0.5)
 
 

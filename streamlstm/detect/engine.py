@@ -32,7 +32,7 @@ from streamlstm.kernels.layout import (
 from streamlstm.kernels.online import COUNTERS, LANES_PER_TILE, SCALED, Learner
 from streamlstm.kernels.online_each import score_each
 from streamlstm.kernels.plan import SPARE
-from streamlstm.kernels.wave import score_wave
+from streamlstm.kernels.wave import wave_for
 from streamlstm.model.layout import Layout
 from streamlstm.model.network import Model, Network
 from streamlstm.model.parameters import initial_theta, network_theta, theta_network
@@ -98,7 +98,7 @@ class Engine:
         """Writes into `sizes` where the functions lie that kernels call by address; compiles, or loads, them."""
         layout = self.layout
         step = layout.cell.step if layout.sizes[KEPT] == layout.sizes[PADDED] else layout.cell.step_half
-        self.sizes[STEP], self.sizes[WAVE] = step.address, score_wave.address
+        self.sizes[STEP], self.sizes[WAVE] = step.address, wave_for(layout.sizes).address
         thresholds.connect(self.sizes)
 
     def score(

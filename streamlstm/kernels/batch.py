@@ -14,6 +14,7 @@ from streamlstm.kernels.compiling import jit
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.plan import plan_batch
 from streamlstm.kernels.score import drop_row
+from streamlstm.kernels.sizes import unchanging
 from streamlstm.kernels.times import unwanted
 
 _ZERO = np.int64(0)
@@ -39,6 +40,7 @@ def score_group(u0, u1, end, fetched, order, starts, setup, pool, records, tap, 
     """
     active, rows = seats[:GROUP], seats[GROUP : 2 * GROUP + TILE]
     slots, rest = seats[2 * GROUP + TILE : 3 * GROUP + 2 * TILE], seats[3 * GROUP + 2 * TILE :]
+    told = Setup(unchanging(setup.sizes), setup.params, setup.weights, setup.usual)
     count = u1 - u0
     for j in range(count):
         active[j] = u0 + j
@@ -63,7 +65,7 @@ def score_group(u0, u1, end, fetched, order, starts, setup, pool, records, tap, 
             b = records.first + order[starts[active[j]] + wave if left > 0 else starts[u1 + j]]
             rows[known], slots[known] = b, records.slots[b]
             known += 1
-        call_wave(setup.sizes[WAVE], rows, slots, wanted, known, fetched, setup, pool, records, tap, out, scratch, rest)
+        call_wave(setup.sizes[WAVE], rows, slots, wanted, known, fetched, told, pool, records, tap, out, scratch, rest)
         count, fetched = left, known - wanted
     return fetched
 

@@ -1,18 +1,17 @@
 """Calls of compiled functions by their address: what stands around them is compiled without them, and once for all cells."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.np import arrayobj as numba_arrayobj
 
 from streamlstm.kernels.arguments import Out, Pool, Records, Setup, Tap
 from streamlstm.kernels.compiling import intrinsic_with
 from streamlstm.kernels.interpreting import function_at
-from streamlstm.kernels.vector import I64, data
-
-arrayobj: Any = numba_arrayobj
+from streamlstm.kernels.sizes import Known
+from streamlstm.kernels.vector import data
 
 
 def _tuple(kind: type, *fields: Any) -> Any:
@@ -21,38 +20,27 @@ def _tuple(kind: type, *fields: Any) -> Any:
 
 _n, _flat, _rows, _ints = types.int64, types.float32[::1], types.float32[:, ::1], types.int32[::1]
 _times, _codes = types.int64[::1], types.uint16[:, ::1]
-SCORE_WAVE = types.void(
-    _ints, _ints, _n, _n, _n,
-    _tuple(Setup, _times, types.float64[::1], _flat, _flat),
+
+
+def score_wave_for(known: Mapping[int, int]) -> Any:
+    """The signature of `wave.score_wave` for sizes of which so much is known; all of them are called alike."""
+    setup = _tuple(Setup, Known(known), types.float64[::1], _flat, _flat)
+    return types.void(_ints, _ints, _n, _n, _n, setup, *_OF_A_BATCH)
+
+
+_OF_A_BATCH = (
     _tuple(Pool, _rows, types.float64[:, ::1], types.int64[:, ::1]),
     _tuple(Records, _ints, _times, types.float64[:, ::1], _times, _n, _n, _n),
     _tuple(Tap, _rows, _rows, _rows, _codes, _ints),
     _tuple(Out, _rows, _codes, types.float64[:, :, ::1], types.int64[:, ::1]),
     _flat, _ints,
 )  # fmt: skip
-"""Of `wave.score_wave`."""
 # By pointer: an array by value is seven words on the stack, which LLVM reads in pairs before they have left the store
 # buffer (two calls of 15 ns a record, EPYC, November 2026).
 _floats, _doubles = types.CPointer(types.float32), types.CPointer(types.float64)
 ABSORB = types.void(_floats, _n, types.float32, types.float64, _doubles)
 LIMIT_OF = types.float64(_floats, types.float64, _doubles)
 """Of the functions of a threshold."""
-
-
-@intrinsic_with(lambda pointer, start, size: pointer[start : start + size])
-def part(typing_context, pointer, start, size):
-    """An array of `size` float32 over a pointer, from element `start` on; it owns nothing."""
-    kind = types.Array(types.float32, 1, "C")
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer, start, size = arguments
-        array = context.make_array(kind)(context, builder)
-        arrayobj.populate_array(
-            array, data=builder.gep(pointer, [start]), shape=[size], strides=[I64(4)], itemsize=I64(4), meminfo=None
-        )
-        return array._getvalue()
-
-    return kind(pointer, types.int64, types.int64), generate
 
 
 def _emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -119,8 +107,8 @@ def call_limit(typing_context, address, row, tail, params):
 def call_wave(
     typing_context, address, rows, slots, count, known, fetched, setup, pool, records, tap, out, scratch, seats
 ):  # fmt: skip
-    """`wave.score_wave`."""
-    return types.void(types.int64, *SCORE_WAVE.args), _as_they_are
+    """`wave.score_wave`; the sizes in `setup` are `unchanging`."""
+    return types.void(types.int64, *score_wave_for({}).args), _as_they_are
 
 
 @intrinsic_with(_interpreted_on_parts)

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 
 from streamlstm.kernels.block import RING, STATE_FIELDS, Block
-from streamlstm.kernels.compiling import LANES, intrinsic_with
+from streamlstm.kernels.compiling import LANES, intrinsic_with, jit
 from streamlstm.kernels.vector import I32, I64, Emitter, data
 from streamlstm.types import Float32, Int32
 
@@ -27,7 +27,13 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
 
     for distance in 1, 2:  # within each four lanes: the lower or the upper two of a pair of rows, in turns
         turns = [
-            [n * LANES + four + at + k for four in range(0, LANES, 4) for at in half for n in (0, 1) for k in range(distance)]
+            [
+                n * LANES + four + at + k
+                for four in range(0, LANES, 4)
+                for at in half
+                for n in (0, 1)
+                for k in range(distance)
+            ]
             for half in (range(0, 2, distance), range(2, 4, distance))
         ]
         rows = [mixed(rows[r & ~distance], rows[r | distance], turns[r // distance % 2]) for r in range(LANES)]
@@ -105,3 +111,9 @@ def write_columns(typing_context, block, state, slots, column):
         return context.get_dummy_value()
 
     return types.void(block, state, slots, types.int64), generate
+
+
+@jit(inline=True)
+def turned(D):
+    """Whether records of D features are copied so; where a vector holds one value there is nothing to turn."""
+    return D == 1 and LANES > 1

@@ -38,7 +38,7 @@ from streamlstm.kernels.block import (
     write_entries,
     write_fields,
 )
-from streamlstm.kernels.columns import read_columns, write_columns
+from streamlstm.kernels.columns import read_columns, turned, write_columns
 from streamlstm.kernels.compiling import LANES, jit
 from streamlstm.kernels.details import cause_of, write_alarm, write_detail, write_unscored
 from streamlstm.kernels.episodes import NONE, step_episode, teaching
@@ -201,7 +201,7 @@ def score_block(block, rows, slots, places, broken, present, setup, pool, record
     floor, gain = np.float32(params[SCALE_FLOOR]), np.float32(params[SCALE_GAIN])
     for r in range(block.records):
         read_entries(block, r, pool.state[slots[r]], sizes[AT_SMOOTH])
-    if D == 1:
+    if turned(D):
         read_columns(block, pool.state, slots, sizes[AT_REGRESSORS])
     else:
         for r in range(block.records):
@@ -233,7 +233,7 @@ def score_block(block, rows, slots, places, broken, present, setup, pool, record
     absorb_regressors(block, np.float32(params[CLIP]))
     for r in range(block.records):
         write_entries(block, r, pool.state[slots[r]], sizes[AT_SMOOTH])
-    if D == 1:
+    if turned(D):
         write_columns(block, pool.state, slots, sizes[AT_REGRESSORS])
     else:
         fields = RING if learns else USUAL

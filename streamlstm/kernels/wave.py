@@ -7,14 +7,16 @@ otherwise optimise all of it anew (a first call took 107 instead of 80 s; EPYC, 
 import numpy as np
 
 from streamlstm.kernels.block import filled, make_block, records_of
-from streamlstm.kernels.calls import SCORE_WAVE, call_step
+from streamlstm.kernels.calls import call_step, score_wave_for
 from streamlstm.kernels.cells.program import UNITS
-from streamlstm.kernels.compiling import LANES, c_function, jit
+from streamlstm.kernels.compiling import LANES, CFunction, jit
 from streamlstm.kernels.lanes import copy_halves, copy_lanes, prefetch
 from streamlstm.kernels.layout import *
 from streamlstm.kernels.matrix import HALF, multiply
 from streamlstm.kernels.parts import begin_parts
 from streamlstm.kernels.score import enter_row, prepare_row, score_block
+from streamlstm.kernels.sizes import ONE_FROZEN
+from streamlstm.types import Int64
 
 _ZERO, _ONE = np.int64(0), np.int64(1)
 
@@ -54,7 +56,7 @@ def step_network(slots, first, count, setup, state, scratch, z0, r0, n0, p0, w0)
         copy_h(row, h0 - 2 * kept, scratch, at, sizes)
     P, raw, D, C = sizes[N_REGRESSORS], w0 + (1 + H) * O, sizes[N_FEATURES], sizes[N_CALENDAR]
     (_, wide), (cut, cut_wide), (bare, bare_wide) = skip_lanes(D, RAW), skip_lanes(D, CLIPPED), skip_lanes(D, BARE)
-    if O == LANES and H == Hp and sizes[ONLINE] == 0:  # one row of regressors by one matrix
+    if O == LANES and Hp == H and sizes[ONLINE] == 0:  # one row of regressors by one matrix
         columns = O if HEADS * D > HALF else HALF
         multiply(scratch, r0, ldr, _ONE, count, H + 2 * P, weights, w0 + O, O, columns,
                  weights, w0, _ZERO, scratch, p0, O)  # fmt: skip
@@ -103,7 +105,6 @@ def fetch_row(b, s, pool, records):
     prefetch(records.row[b : b + 1])
 
 
-@c_function(SCORE_WAVE)
 def score_wave(rows, slots, count, known, fetched, setup, pool, records, tap, out, scratch, seats):
     """Scores `count` records of different streams: rows (batch positions) and slots int32, in slot order.
 
@@ -148,3 +149,11 @@ def score_wave(rows, slots, count, known, fetched, setup, pool, records, tap, ou
                     network,
                 )  # fmt: skip
                 seated = _ZERO
+
+
+_WAVES = [(known, CFunction(score_wave, score_wave_for(known))) for known in (ONE_FROZEN, {})]
+
+
+def wave_for(sizes: Int64) -> CFunction:
+    """`score_wave`, compiled for such sizes."""
+    return next(wave for known, wave in _WAVES if all(sizes[entry] == value for entry, value in known.items()))

@@ -6,11 +6,10 @@ n = tanh(Wx + U(r h) + b), h = (1 - z) n + z h, with r and z as in `gru`; Keras 
 
 import numpy as np
 
-from streamlstm.kernels.calls import part
 from streamlstm.kernels.cells.cell import Cell
 from streamlstm.kernels.cells.gru import write_blend
 from streamlstm.kernels.cells.program import Program, Stage, Units
-from streamlstm.kernels.cells.training import BACKWARD, EARLY_BACKWARD, EARLY_FORWARD, FORWARD
+from streamlstm.kernels.cells.training import BACKWARD, EARLY_BACKWARD, EARLY_FORWARD, FORWARD, part
 from streamlstm.kernels.compiling import c_function
 from streamlstm.kernels.scalars import sigmoid32, tanh32
 

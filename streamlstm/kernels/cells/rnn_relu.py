@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from streamlstm.kernels.calls import part
 from streamlstm.kernels.cells.cell import Cell
 from streamlstm.kernels.cells.program import Program, Stage, Units
-from streamlstm.kernels.cells.training import BACKWARD, FORWARD
+from streamlstm.kernels.cells.training import BACKWARD, FORWARD, part
 from streamlstm.kernels.compiling import c_function
 
 _ZERO, _MOST = np.float32(0), np.float32(1e6)

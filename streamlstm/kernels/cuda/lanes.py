@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils as numba_cgutils
 from numba.core import types
 
-from streamlstm.kernels import block, calls, interpreted, lanes
+from streamlstm.kernels import block, columns, interpreted, lanes
 from streamlstm.kernels.arithmetic import MAGIC, Arithmetic
 from streamlstm.kernels.compiling import intrinsic_with
 from streamlstm.kernels.cuda.compiling import device
@@ -164,15 +164,16 @@ def _set_entry(of, name, at, value):
     store(of.values, of.at_entries + name * PARTS + at, value)
 
 
-def _part(array, start, size):
-    return array[start : start + size]
+def _never(of, state, slots, column):
+    """Of `columns`, which turn vectors of more than one value."""
 
 
 _MAGIC = np.float32(MAGIC)
 TWINS: dict[Any, Any] = {
     twin_of: device(function, inline=True)
     for twin_of, function in (
-        (calls.part, _part), (lanes.move, _move), (lanes.splat, _same), (lanes.absolute, _abs),
+        (columns.read_columns, _never), (columns.write_columns, _never),
+        (lanes.move, _move), (lanes.splat, _same), (lanes.absolute, _abs),
         (lanes.rounded, _rounded), (lanes.where, _where), (lanes.minimum, _minimum), (lanes.maximum, _maximum),
         (block.get, _get), (block.element, _get), (block.put, _put), (block.set_element, _put),
         (block.entries, _entry), (block.entry, _entry), (block.set_entries, _set_entry), (block.set_entry, _set_entry),

@@ -21,11 +21,11 @@ _LEAST_GAMMA, _MOST_GAMMA = -0.5, 0.5  # beyond, the likelihood is irregular, an
 
 
 @jit
-def _sums(y, n, theta):
-    """mean(1 / (1 + theta y)) and mean(ln(1 + theta y)) of the first n of y."""
+def _sums(y, y0, n, theta):
+    """mean(1 / (1 + theta y)) and mean(ln(1 + theta y)) of n values of y from y0 on."""
     inverse, logarithm, product = 0.0, 0.0, 1.0
     for k in range(n):
-        factor = max(1.0 + theta * y[k], 1e-12)
+        factor = max(1.0 + theta * y[y0 + k], 1e-12)
         inverse += 1.0 / factor
         product *= factor
         if k % _PER_LOG == _PER_LOG - 1:
@@ -35,24 +35,24 @@ def _sums(y, n, theta):
 
 
 @jit
-def _w(y, n, theta):
+def _w(y, y0, n, theta):
     """Grimshaw's function, zero where the likelihood is stationary."""
-    inverse, logarithm = _sums(y, n, theta)
+    inverse, logarithm = _sums(y, y0, n, theta)
     return inverse * (1.0 + logarithm) - 1.0
 
 
 @jit
-def _root(y, n, near, far):
+def _root(y, y0, n, near, far):
     """The root of w nearest to zero between near and far, which have one sign; zero where w keeps its sign."""
     sign = 1.0 if far > 0.0 else -1.0
-    low, at_low = near, _w(y, n, near)
+    low, at_low = near, _w(y, y0, n, near)
     while sign * low < sign * far:
         high = sign * min(_FACTOR * sign * low, sign * far)
-        at_high = _w(y, n, high)
+        at_high = _w(y, y0, n, high)
         if at_low * at_high < 0.0:
             for _ in range(_HALVINGS):
                 middle = sign * np.sqrt(low * high)
-                at_middle = _w(y, n, middle)
+                at_middle = _w(y, y0, n, middle)
                 if at_low * at_middle < 0.0:
                     high = middle
                 else:
@@ -63,24 +63,24 @@ def _root(y, n, near, far):
 
 
 @jit
-def _likelihood(y, n, largest, sigma, gamma):
-    """Mean log-likelihood of the first n of y under sigma > 0 and gamma other than 0."""
+def _likelihood(y, y0, n, largest, sigma, gamma):
+    """Mean log-likelihood of n values of y from y0 on under sigma > 0 and gamma other than 0."""
     theta = gamma / sigma
     if 1.0 + theta * largest <= 0.0:
         return -np.inf
-    _, logarithm = _sums(y, n, theta)
+    _, logarithm = _sums(y, y0, n, theta)
     return -log(sigma) - (1.0 + 1.0 / gamma) * logarithm
 
 
 @jit
-def fit(y, n):
-    """sigma and gamma of the first n of the excesses y (float32, at least 0); (0, 0) where all are 0."""
+def fit(y, y0, n):
+    """sigma and gamma of n excesses y (float32, at least 0) from y0 on; (0, 0) where all are 0."""
     mean, square, least, largest = 0.0, 0.0, np.inf, 0.0
     for k in range(n):
-        mean += y[k] / np.float64(n)
-        least, largest = min(least, y[k]), max(largest, y[k])
+        mean += y[y0 + k] / np.float64(n)
+        least, largest = min(least, y[y0 + k]), max(largest, y[y0 + k])
     for k in range(n):
-        square += (y[k] - mean) * (y[k] - mean) / n
+        square += (y[y0 + k] - mean) * (y[y0 + k] - mean) / n
     sigma, gamma = mean, 0.0
     if square <= 1e-6 * mean * mean:
         return sigma, gamma
@@ -91,13 +91,13 @@ def fit(y, n):
             g, s = 0.5 * (1.0 - ratio), 0.5 * mean * (ratio + 1.0)
         else:
             if candidate == 1:
-                theta = _root(y, n, -near, -(1.0 - 1e-6) / largest)
+                theta = _root(y, y0, n, -near, -(1.0 - 1e-6) / largest)
             else:
-                theta = _root(y, n, near, min(2.0 * (mean - least) / max(least * least, 1e-30), 1e3 / mean))
-            _, g = _sums(y, n, theta)
+                theta = _root(y, y0, n, near, min(2.0 * (mean - least) / max(least * least, 1e-30), 1e3 / mean))
+            _, g = _sums(y, y0, n, theta)
             s = g / theta if theta != 0.0 else 0.0
         if s > 0.0 and g != 0.0:
-            likelihood = _likelihood(y, n, largest, s, g)
+            likelihood = _likelihood(y, y0, n, largest, s, g)
             if likelihood > best:
                 best, sigma, gamma = likelihood, s, g
     bounded = min(max(gamma, _LEAST_GAMMA), _MOST_GAMMA)

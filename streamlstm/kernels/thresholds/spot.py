@@ -21,7 +21,7 @@ What differs, and why:
 
 import numpy as np
 
-from streamlstm.kernels.calls import ABSORB, LIMIT_OF, part
+from streamlstm.kernels.calls import ABSORB, LIMIT_OF
 from streamlstm.kernels.compiling import c_function, jit
 from streamlstm.kernels.layout import ACCEPTED, INSIDE, MEMORY_ROWS, MERGE_ROWS, OPENED, SPOT_PEAKS
 from streamlstm.kernels.thresholds import pareto
@@ -151,5 +151,5 @@ def _fit(row):
     if filled == 0:
         row[SIGMA] = row[TOP]
         return
-    sigma, gamma = pareto.fit(part(row, PEAKS, SPOT_PEAKS), filled)
+    sigma, gamma = pareto.fit(row, PEAKS, filled)
     row[SIGMA], row[GAMMA] = sigma, gamma
