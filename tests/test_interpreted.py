@@ -25,14 +25,12 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 SHORT = st.builds(lambda n, places: float(n) * 2.0**places, st.integers(-4095, 4095), st.integers(-60, 60))
 
 
-SHORT_ROW = """
+SHORT_PLAN = """
 import numpy as np
-from streamlstm.kernels import layout, thresholds
+from streamlstm.kernels.plan import SPARE, plan_batch
 
-sizes = np.zeros(layout.SIZES, np.int64)
-sizes[layout.KIND] = layout.SIGMA
-thresholds.connect(sizes)
-thresholds.absorb(sizes, np.zeros(0, np.float32), layout.LEARN, np.float32(1), 0.1, np.zeros(layout.PARAMS))
+slots, order, starts, spare = (np.zeros(size, np.int32) for size in (4, 3, 5, 4 + SPARE))
+plan_batch(slots, order, starts, spare)
 """
 
 
@@ -127,6 +125,6 @@ def test_runs_have_the_same_bits_in_a_process_with(switch: str, group: str, tmp_
 @pytest.mark.parametrize("switch", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
 def test_an_index_beyond_an_array_is_told(switch: str) -> None:
     environment = os.environ | {switch: "1", "STREAMLSTM_CACHE_DIR": str(CACHE_DIR.parent)}
-    done = subprocess.run([sys.executable, "-c", SHORT_ROW], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SHORT_PLAN], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "IndexError" in done.stderr
-    assert ("row[COUNT] = min(" in done.stderr) == (switch == "NUMBA_DISABLE_JIT")  # with the line of the kernel
+    assert ("out_order[b] = b" in done.stderr) == (switch == "NUMBA_DISABLE_JIT")  # with the line of the kernel
