@@ -25,12 +25,15 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 SHORT = st.builds(lambda n, places: float(n) * 2.0**places, st.integers(-4095, 4095), st.integers(-60, 60))
 
 
-SHORT_PLAN = """
+SHORT_COLUMN = """
 import numpy as np
-from streamlstm.kernels.plan import SPARE, plan_batch
+import pyarrow as pa
+from streamlstm.detect.detector import Detector
 
-slots, order, starts, spare = (np.zeros(size, np.int32) for size in (4, 3, 5, 4 + SPARE))
-plan_batch(slots, order, starts, spare)
+detector = Detector({"model": {"hidden_size": 4}}, features=("value",))
+slots = detector.pool.slots(detector.pool.streams(pa.array(["a", "b"])))
+two = np.zeros(2, np.int64)
+detector.engine.score(detector.pool.rows, slots, two, np.zeros((1, 1)), two, 0, detail=False)
 """
 
 
@@ -125,6 +128,8 @@ def test_runs_have_the_same_bits_in_a_process_with(switch: str, group: str, tmp_
 @pytest.mark.parametrize("switch", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
 def test_an_index_beyond_an_array_is_told(switch: str) -> None:
     environment = os.environ | {switch: "1", "STREAMLSTM_CACHE_DIR": str(CACHE_DIR.parent)}
-    done = subprocess.run([sys.executable, "-c", SHORT_PLAN], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_COLUMN], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert "IndexError" in done.stderr
-    assert ("out_order[b] = b" in done.stderr) == (switch == "NUMBA_DISABLE_JIT")  # with the line of the kernel
+    assert ("prefetch(records.x[b])" in done.stderr) == (switch == "NUMBA_DISABLE_JIT")  # with the line of the kernel

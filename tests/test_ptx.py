@@ -24,7 +24,7 @@ if not MISSING:
         pytestmark = pytest.mark.skip(reason="there is no ptxas; pip install nvidia-cuda-nvcc")
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", ["record", "step", "tile", "cell", "judge"])
 def test_ptx_of(group: str) -> None:
     environment = os.environ | {"STREAMLSTM_CACHE_DIR": str(CACHE_DIR.parent)}
