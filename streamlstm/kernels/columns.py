@@ -1,6 +1,6 @@
 """Streams of one feature: 16 rows of their state as the fields of a block, and back, turned in registers.
 
-Float by float, as `read_fields` and `write_fields` would do it, a record takes 6 % longer (H = 32, EPYC, November 2026).
+Float by float, as `read_fields` and `write_fields` would do it, a record takes 5 % longer (H = 32, EPYC, November 2026).
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Sizes as compiled code sees them: constants where the signature says so, else memory that no store changes.
 
 `sizes[D]` of an array is read again after each store, and a loop over features is a loop. Of a `Known` it is a constant,
-or a load that may be done once: one feature, whose weights are frozen, takes 10 % less time so (H = 32, EPYC, November
+or a load that may be done once: one feature, whose weights are frozen, takes 9 % less time so (H = 32, EPYC, November
 2026). The kernels are written for either.
 """
 

@@ -93,7 +93,7 @@ def run_daemon(
         notifier.starting()
         warm_up_daemon(setup.config, setup.model)
         gc.freeze()  # 130 000 objects of libraries: else the loop stands still 65 ms for each full collection
-        # The client's threads wait for the interpreter's lock by this much (5 ms else): a flag comes 10 to 25 % sooner.
+        # The client's threads wait for the interpreter's lock by this much (5 ms else): a flag comes up to a quarter sooner.
         sys.setswitchinterval(_SWITCH_S)
         signals.busy = True
         run = _Run(source, overrides or {}, worker, setup, signals, notifier, make or _daemon)
