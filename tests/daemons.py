@@ -220,7 +220,7 @@ class Place:
                 found += consumer.poll(timeout_ms=200).get(place, [])
             return found
 
-    def flags(self) -> list[tuple[str, str]]:
+    def flags(self) -> list[tuple[str, dict[str, Any]]]:
         """The id and all fields of each flag that was written, in order."""
         address = self._sections["outputs"]["flags"]
         if address.startswith("kafka:"):
@@ -274,9 +274,9 @@ class Place:
             running.thread.join(LIMIT_S)
 
 
-def _flag(line: str | bytes) -> tuple[str, str]:
+def _flag(line: str | bytes) -> tuple[str, dict[str, Any]]:
     row = json.loads(line)
-    return row["id"], json.dumps(row, sort_keys=True)
+    return row["id"], row
 
 
 def _score(row: dict[str, Any]) -> tuple[tuple[str, int], tuple[Any, ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import MemberToRemove
 from kafka.consumer.fetcher import Fetcher
 
@@ -686,3 +686,31 @@ def test_blocks_own_plain_arrays(kafka_broker: str, topic: MakeTopic, batches: b
         assert array.dtype == dtype
         assert array.flags.c_contiguous
         assert array.flags.writeable
+
+
+def test_records_that_come_between_two_looks_do_not_wait(
+    kafka_broker: str, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = topic()
+    slow = Kafka(bootstrap_servers=(kafka_broker,), client={"retry_backoff_ms": 30_000, "fetch_max_wait_ms": 20_000})
+    with closing(make_consumer(slow, client_id="test", group=False)) as consumer:
+        place = TopicPartition(name, 0)
+        consumer.assign([place])
+        consumer.seek(place, 0)
+        fetcher = consumer._fetcher
+        stock = fetcher.send_fetches
+        while not stock():  # one is under way when the first look finds nothing
+            time.sleep(0.01)
+
+        def send_fetches() -> Any:
+            monkeypatch.undo()
+            send(kafka_broker, name, numbered(0, 3))
+            until = time.monotonic() + 10
+            while not fetcher._completed_fetches and time.monotonic() < until:
+                time.sleep(0.01)
+            return stock()
+
+        monkeypatch.setattr(fetcher, "send_fetches", send_fetches)
+        began = time.monotonic()
+        assert consumer.poll(60_000)[place]
+        assert time.monotonic() - began < 20

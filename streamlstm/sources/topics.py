@@ -5,6 +5,7 @@ where to begin: `seek`, then `resume`. So a state and the offset that it belongs
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -255,8 +256,8 @@ class KafkaSource:
 
     def silence_s(self) -> float:
         """Seconds since the group's coordinator last answered a heartbeat; 0 before the first."""
-        found = self._consumer.metrics().get("consumer-coordinator-metrics", {}).get("last-heartbeat-seconds-ago", 0.0)
-        return float(found) if isfinite(found) else 0.0
+        answered = self._consumer._coordinator.heartbeat.last_receive
+        return time.monotonic() - answered if isfinite(answered) else 0.0
 
     def close(self) -> None:
         """Leaves the group (a static member stays) and closes the connections, within `CALL_MS`; revokes nothing aloud."""
