@@ -31,10 +31,16 @@ def model_path(folder: Path, features: int, hidden: int) -> Path:
 
 
 def write_model(folder: Path, features: int, hidden: int) -> Path:
-    """Fits on one stream, so that every stream is live from its first record; writes once per folder."""
+    """Fits on one stream, and every stream is live from its second record on; writes once per folder."""
     path = model_path(folder, features, hidden)
     if not path.exists():
-        config = Detector({"model": {"hidden_size": hidden}, "training": {"updates": _UPDATES}}).config
+        config = Detector(
+            {
+                "model": {"hidden_size": hidden},
+                "training": {"updates": _UPDATES},
+                "learning": {"calibrating_rows": 1},
+            }
+        ).config
         recording = Recording(
             np.arange(_ROWS) * 60 * 10**9, readings(np.arange(_ROWS, dtype=np.float64), features, seed=0)
         )

@@ -72,6 +72,12 @@ def test_step_batch_is_the_textbook_lstm():
     np.testing.assert_allclose(actual[1], expected[1], rtol=0, atol=1e-6)
 
 
+def test_one_event_is_timed_on_a_live_stream(tmp_path):
+    from bench.process import prepare
+
+    prepare("I=1,H=32,batch=1", tmp_path)  # Disagreement where a severity is missing
+
+
 def test_a_short_run_writes_header_rows_and_ratios(tmp_path):
     pytest.importorskip("onnxruntime", reason="the peer of `single` is not installed: pip install 'streamlstm[bench]'")
     pytest.importorskip("onnx", reason="the peer of `single` is built by onnx: pip install 'streamlstm[bench]'")
