@@ -39,7 +39,7 @@ class Comparison:
 def compare(setting: Setting) -> dict[str, Comparison]:
     """Flags, scores and dead letters, read with read_committed."""
     flags, scores, letters = _replayed(setting)
-    found_flags = [(row["id"], row) for row in map(json.loads, _values(setting, FLAGS))]
+    found_flags = [_flag(value) for value in _values(setting, FLAGS)]
     found_letters = [(_origin(record), record.value) for record in _records(setting, LETTERS)]
     return {
         "flags": _compare(flags, found_flags),
@@ -60,9 +60,9 @@ def _compare(expected: dict[Any, Any], found: list[tuple[Any, Any]]) -> Comparis
     )
 
 
-def _replayed(setting: Setting) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, int], bytes], dict[str, bytes]]:
+def _replayed(setting: Setting) -> tuple[dict[str, str], dict[tuple[str, int], bytes], dict[str, bytes]]:
     """Flags by id, scores by partition and offset, and dead letters by origin, of one undisturbed replay."""
-    flags: dict[str, dict[str, Any]] = {}
+    flags: dict[str, str] = {}
     scores: dict[tuple[str, int], bytes] = {}
     letters: dict[str, bytes] = {}
     for number in range(PARTITIONS):
@@ -75,13 +75,18 @@ def _replayed(setting: Setting) -> tuple[dict[str, dict[str, Any]], dict[tuple[s
             [address], config=setting.folder / "config.yaml", flags=str(flag_path),
             scores=str(score_path), dead_letters=str(letter_path),
         )  # fmt: skip
-        for row in map(json.loads, flag_path.read_text().splitlines()):
-            flags[row["id"]] = row
+        flags |= dict(map(_flag, flag_path.read_text().splitlines()))
         scores |= _exact(f"{EVENTS}/{number}", pq.read_table(score_path))
         if letter_path.exists():
             for letter in map(json.loads, letter_path.read_text().splitlines()):
                 letters[f"{letter['source']}/{letter['line']}"] = letter["text"].encode(errors="surrogateescape")
     return flags, scores, letters
+
+
+def _flag(text: str | bytes) -> tuple[str, str]:
+    """The id and all fields; 20 and 20.0 are one number, but 0.0 and -0.0, or 1 and true, are two values."""
+    row = json.loads(text, parse_int=float)
+    return row["id"], json.dumps(row, sort_keys=True)
 
 
 def _exact(source: str, table: pa.Table) -> dict[tuple[str, int], bytes]:

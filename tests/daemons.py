@@ -220,7 +220,7 @@ class Place:
                 found += consumer.poll(timeout_ms=200).get(place, [])
             return found
 
-    def flags(self) -> list[tuple[str, dict[str, Any]]]:
+    def flags(self) -> list[tuple[str, str]]:
         """The id and all fields of each flag that was written, in order."""
         address = self._sections["outputs"]["flags"]
         if address.startswith("kafka:"):
@@ -274,9 +274,10 @@ class Place:
             running.thread.join(LIMIT_S)
 
 
-def _flag(line: str | bytes) -> tuple[str, dict[str, Any]]:
-    row = json.loads(line)
-    return row["id"], row
+def _flag(line: str | bytes) -> tuple[str, str]:
+    """20 and 20.0 are one number, but 0.0 and -0.0, or 1 and true, are two values."""
+    row = json.loads(line, parse_int=float)
+    return row["id"], json.dumps(row, sort_keys=True)
 
 
 def _score(row: dict[str, Any]) -> tuple[tuple[str, int], tuple[Any, ...]]:
