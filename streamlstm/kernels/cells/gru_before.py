@@ -17,13 +17,14 @@ _ONE = np.float32(1)
 
 
 def _reset(units: Units) -> None:
-    e = units.e
-    units.write_instead(e.div(units.h(), e.add(e.constant(1.0), units.exp_minus(units.gates[0]))))
+    e, (r, z) = units.e, units.gates
+    units.leave(0, e.div(units.h(), e.add(e.constant(1.0), units.exp_minus(r))))
+    units.leave(1, z)
 
 
 def _finish(units: Units) -> None:
-    z, n = units.gates
-    write_blend(units, units.exp_minus(z), units.exp_minus(n, 2.0))
+    (n,) = units.gates
+    write_blend(units, units.exp_minus(units.left(1)), units.exp_minus(n, 2.0))
 
 
 @c_function(EARLY_FORWARD)
@@ -83,5 +84,7 @@ def early_backward(gates, kept, d_instead, dh, B, Hp):
             r[u] = d[u] * before[u] * r[u] * (_ONE - r[u])
 
 
-_STAGES = Stage((0,), _reset, inputs=(0,), h=(0,)), Stage((1, 2), _finish, inputs=(1, 2), h=(1,), instead=(2,))
-GRU_BEFORE = Cell("gru_before", Program(3, 0, _STAGES), forward, backward, early=(early_forward, early_backward))
+_STAGES = Stage((0, 1), _reset, inputs=(0, 1), h=(0, 1)), Stage((2,), _finish, inputs=(2,), h=(), instead=(2,))
+GRU_BEFORE = Cell(
+    "gru_before", Program(3, 0, _STAGES, left=2), forward, backward, early=(early_forward, early_backward)
+)

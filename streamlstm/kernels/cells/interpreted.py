@@ -42,8 +42,8 @@ class _Stream:
         self.matrices = panels[:, :matrix].reshape(len(panels), 1 + I + H, program.gates, UNITS)
         self.vectors = panels[:, matrix:].reshape(len(panels), -1, UNITS)
         self.padded = len(state[0])
-        self.instead = z[I + H :]
-        self.sums = z[I + H + (self.padded if len(program.stages) > 1 else 0) :]
+        self.left = z[I + H :]
+        self.sums = self.left[program.left * self.padded :]
 
     def run(self, stage: Stage) -> None:
         """Sums of a stage's gates, panel by panel; then the cell's units, with normalisation when all sums are there."""
@@ -79,7 +79,7 @@ class _Stream:
             "all": (0, self.z, I + H),
             "x": (0, self.z, I),
             "h": (I, self.z[I:], H),
-            "instead": (I, self.instead, H),
+            "instead": (I, self.left, H),
         }
         for gates, what in stage.reading():
             first, read, terms = places[what]
@@ -118,8 +118,11 @@ class _Panel:
     def write_state(self, which: int, value: Any) -> None:
         self._stream.state[which][self._units] = value
 
-    def write_instead(self, value: Any) -> None:
-        self._stream.instead[self._units] = value
+    def read_left(self, n: int) -> Any:
+        return self._stream.left[n * self._stream.padded :][self._units]
+
+    def write_left(self, n: int, value: Any) -> None:
+        self.read_left(n)[:] = value
 
     def vector(self, n: int) -> Any:
         return self._stream.vectors[self._panel, n]

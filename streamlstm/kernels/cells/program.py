@@ -12,8 +12,8 @@ then the cell's further vectors, U values each, and with layer normalisation the
 zero weights and stay exactly zero.
 
 A cell is one or more stages: sums of some gates, and what is made of them. A row of z holds the inputs, the old h, and
-behind them what a stage leaves for the next one in place of h (Hp values, H rounded up to 16), then, with layer
-normalisation, the sums of all gates (Hp each).
+behind them what a stage leaves for the next one (vectors of Hp values, H rounded up to 16; the first may be read in place
+of h), then, with layer normalisation, the sums of all gates (Hp each).
 """
 
 from collections.abc import Callable
@@ -48,8 +48,12 @@ class Memory(Protocol):
         """The reverse of `read_state`."""
         ...
 
-    def write_instead(self, value: Any) -> None:
-        """What the next stage reads in place of h."""
+    def read_left(self, n: int) -> Any:
+        """Vector n of those that the stage before left."""
+        ...
+
+    def write_left(self, n: int, value: Any) -> None:
+        """The reverse of `read_left`."""
         ...
 
     def vector(self, n: int) -> Any:
@@ -79,9 +83,13 @@ class Units:
         """The new cell state."""
         self._memory.write_state(1, value)
 
-    def write_instead(self, value: Any) -> None:
-        """What gates of the next stage read in place of h."""
-        self._memory.write_instead(value)
+    def left(self, n: int) -> Any:
+        """Vector n of those that the stage before left."""
+        return self._memory.read_left(n)
+
+    def leave(self, n: int, value: Any) -> None:
+        """Leaves vector n to the next stage; gates of it may read vector 0 in place of h."""
+        self._memory.write_left(n, value)
 
     def vector(self, n: int) -> Any:
         """The cell's further vector n, one value per unit."""
@@ -95,7 +103,7 @@ class Units:
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Gates whose sums are complete at one time; `inputs`, `h` and `instead` are those of them that read the inputs, h, and
-    what the stage before left in place of h. `finish` makes h (and c), or what stands in its place."""
+    what the stage before left in place of h. `finish` makes h (and c), or what is left to the next stage."""
 
     gates: tuple[int, ...]
     finish: Callable[[Units], None]
@@ -114,11 +122,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A step: G gates, V further vectors of one value per unit, and the stages."""
+    """A step: G gates, V further vectors of one value per unit, the stages, and how many vectors one leaves to the next."""
 
     gates: int
     vectors: int
     stages: tuple[Stage, ...]
+    left: int = 0
 
     def __post_init__(self) -> None:
         PROGRAMS.append(self)
@@ -134,7 +143,7 @@ class Program:
 
     def room(self, normal: bool) -> int:
         """Values per unit of a row of z behind the old h."""
-        return (len(self.stages) > 1) + (self.gates if normal else 0)
+        return self.left + (self.gates if normal else 0)
 
 
 PROGRAMS: list[Program] = []

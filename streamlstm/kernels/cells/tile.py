@@ -3,7 +3,7 @@
 The letters and the layout of weights are those of `program`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,8 @@ STEP = types.void(
     _FLOATS, types.int64, types.int64, _FLOATS, types.int64, _INTS, types.int64, _FLOATS, types.int64, types.int64, types.int64
 )  # fmt: skip
 """Of a step: weights, I, H, z, ldz, slots, count, state, lds, h0, c0; see `calls.call_step`."""
-_ACCUMULATORS = 24 if HAS_AVX512 else 8 if HAS_FMA else 4
+_ACCUMULATORS = 24 if HAS_AVX512 else 9 if HAS_FMA else 4
+"""Most sums that are made at a time; 9, since a GRU makes three at once for three rows. See also `program.UNITS`."""
 
 
 @cache
@@ -50,64 +51,77 @@ class _Tile:
         self.size = size
         self.panels = b.sdiv(b.add(self.H, I64(UNITS - 1)), I64(UNITS))
         self.padded = b.and_(b.add(self.H, I64(LANES - 1)), I64(-LANES))
-        self.instead = b.add(self.I, self.H)  # of a row of z
-        self.sums = b.add(self.instead, self.padded if len(program.stages) > 1 else I64(0))
+        self.left = b.add(self.I, self.H)  # of a row of z
+        self.sums = b.add(self.left, b.mul(I64(program.left), self.padded))
 
     def emit(self) -> None:
         """All stages, one after another."""
         for stage in self.program.stages:
-            rows = max(1, min(_ACCUMULATORS // len(stage.gates), 12))
-            heights = (rows, 2, 1) if rows > 2 else (rows, 1) if rows > 1 else (1,)
-            with cgutils.for_range(self.b, self.panels) as loop:
-                first: Any = I64(0)
-                for height in heights:
-                    tiles = self.b.sdiv(self.b.sub(self.count, first), I64(height))
-                    with cgutils.for_range(self.b, tiles) as some:
-                        at = self.b.add(first, self.b.mul(some.index, I64(height)))
-                        self._rows(stage, height, loop.index, at)
-                    first = self.b.add(first, self.b.mul(tiles, I64(height)))
+            sums = max(len(gates) for gates, _ in stage.reading())
+            # One gate of two panels: with one vector of weights a load goes to each multiply-add, and loads are the limit
+            # (an RNN at (8, 64) takes .83 of the time so; EPYC, AVX2, November 2026).
+            for side, panel, panels in self._parts(self.panels, (2, 1) if sums == 1 else (1,)):
+                rows = max(1, min(_ACCUMULATORS // sums, 12) // side)
+                with cgutils.for_range(self.b, panels) as loop:
+                    of_panel = self.b.add(panel, self.b.mul(loop.index, I64(side)))
+                    for height, first, tiles in self._parts(self.count, sorted({rows, min(rows, 2), 1}, reverse=True)):
+                        with cgutils.for_range(self.b, tiles) as some:
+                            at = self.b.add(first, self.b.mul(some.index, I64(height)))
+                            self._rows(stage, height, side, of_panel, at)
             if self.normal:
                 self._normalise(stage)
 
-    def _rows(self, stage: Stage, height: int, panel: Any, first: Any) -> None:
-        """Sums of one panel for `height` rows; then the cell's units, or with normalisation the sums are kept."""
+    def _parts(self, count: Any, sizes: Iterable[int]) -> Iterator[tuple[int, Any, Any]]:
+        """`count` things in parts of one size after the other: size, first thing and number of parts."""
+        first: Any = I64(0)
+        for size in sizes:
+            parts = self.b.sdiv(self.b.sub(count, first), I64(size))
+            yield size, first, parts
+            first = self.b.add(first, self.b.mul(parts, I64(size)))
+
+    def _rows(self, stage: Stage, height: int, side: int, panel: Any, first: Any) -> None:
+        """Sums of `side` panels for `height` rows; then the cell's units, or with normalisation the sums are kept."""
         e, b = self.e, self.b
-        begin = b.mul(panel, self.size)
-        matrix = b.add(begin, I64(self.width))
+        panels = [b.add(panel, I64(s)) for s in range(side)]
+        begins = [b.mul(of, self.size) for of in panels]
         normalised = self.program.normalised if self.normal else ()
-        bias = [
-            e.constant(0.0) if gate in normalised else e.load(self.weights, b.add(begin, I64(gate * UNITS)))
+        bias = {
+            (s, gate): e.constant(0.0) if gate in normalised else e.load(self.weights, b.add(begin, I64(gate * UNITS)))
+            for s, begin in enumerate(begins)
             for gate in stage.gates
-        ]
+        }
         starts = [b.mul(b.add(first, I64(r)), self.ldz) for r in range(height)]
-        sums = [dict(zip(stage.gates, bias, strict=True)) for _ in range(height)]
+        sums = [dict(bias) for _ in range(height)]
         everything = b.add(self.I, self.H)
         places = {
             "all": (I64(0), I64(0), everything),
             "x": (I64(0), I64(0), self.I),
             "h": (self.I, self.I, self.H),
-            "instead": (self.I, self.instead, self.H),
+            "instead": (self.I, self.left, self.H),
         }
         for gates, what in stage.reading():
             row0, z0, terms = places[what]
-            at = b.add(matrix, b.mul(row0, I64(self.width)))
+            columns = [(s, gate) for s in range(side) for gate in gates]
+            at = [b.add(begin, b.mul(b.add(row0, I64(1)), I64(self.width))) for begin in begins]
             added = e.accumulate(
-                [[row[gate] for gate in gates] for row in sums],
+                [[row[column] for column in columns] for row in sums],
                 terms,
-                lambda v, k, at=at, gates=gates: e.load(
-                    self.weights, b.add(b.add(at, b.mul(k, I64(self.width))), I64(gates[v] * UNITS))
+                lambda v, k, at=at, columns=columns: e.load(
+                    self.weights,
+                    b.add(b.add(at[columns[v][0]], b.mul(k, I64(self.width))), I64(columns[v][1] * UNITS)),
                 ),
                 lambda r, k, z0=z0: e.broadcast(self.z, b.add(b.add(starts[r], z0), k)),
             )
             for of_row, new in zip(sums, added, strict=True):
-                of_row.update(zip(gates, new, strict=True))
+                of_row.update(zip(columns, new, strict=True))
         for r in range(height):
-            row = _Row(self, b.add(first, I64(r)), panel)
-            if self.normal:
-                for gate, value in sums[r].items():
-                    e.store(e.clamp(value, LARGEST_SUM), self.z, row.sum(gate))
-            else:
-                stage.finish(Units(e, [sums[r][gate] for gate in stage.gates], row))
+            for s, of_panel in enumerate(panels):
+                row = _Row(self, b.add(first, I64(r)), of_panel)
+                if self.normal:
+                    for gate in stage.gates:
+                        e.store(e.clamp(sums[r][s, gate], LARGEST_SUM), self.z, row.sum(gate))
+                else:
+                    stage.finish(Units(e, [sums[r][s, gate] for gate in stage.gates], row))
 
     def _normalise(self, stage: Stage) -> None:
         """Brings the kept sums of each gate to mean 0 and variance 1 over the units, then makes the cell's units of them."""
@@ -166,17 +180,23 @@ class _Row:
 
     def sum(self, gate: int) -> Any:
         """Place in z of a gate's kept sums."""
+        return self._behind(self._tile.sums, gate)
+
+    def _behind(self, first: Any, n: int) -> Any:
         tile, b = self._tile, self._tile.b
-        return b.add(b.add(b.add(self._z, tile.sums), b.mul(I64(gate), tile.padded)), self._unit)
+        return b.add(b.add(b.add(self._z, first), b.mul(I64(n), tile.padded)), self._unit)
 
     def vector(self, n: int) -> Any:
         """Further vector n."""
         return self._tile.e.load(self._tile.weights, self._tile.b.add(self._further, I64(n * UNITS)))
 
-    def write_instead(self, value: Any) -> None:
-        """What the next stage reads in place of h."""
-        b = self._tile.b
-        self._tile.e.store(value, self._tile.z, b.add(b.add(self._z, self._tile.instead), self._unit))
+    def read_left(self, n: int) -> Any:
+        """Vector n of those that the stage before left."""
+        return self._tile.e.load(self._tile.z, self._behind(self._tile.left, n))
+
+    def write_left(self, n: int, value: Any) -> None:
+        """The reverse of `read_left`."""
+        self._tile.e.store(value, self._tile.z, self._behind(self._tile.left, n))
 
     def _at(self, which: int) -> Any:
         tile, b = self._tile, self._tile.b

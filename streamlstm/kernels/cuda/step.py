@@ -112,18 +112,17 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
     """The device function of one stage for all units: sums, then the cell's units; see `step_kernel`."""
     of = PROGRAMS[program]
     stage = of.stages[number]
-    N, R, threads, width = len(stage.gates), rows * groups, WARP * groups, of.gates * UNITS
+    N, R, threads, width, left = len(stage.gates), rows * groups, WARP * groups, of.gates * UNITS, of.left
     across, held = _across(R), rows * N
     further, own_vectors = of.further(bool(normal)) * UNITS, of.vectors
     gates = stage.gates
     normalised = tuple(int(bool(normal) and gate in of.normalised) for gate in gates)
     sums = [_sums(stage, read, what, width, rows, groups) for read, what in stage.reading()]
     first_sum, second_sum, third_sum = (sums + 3 * [_no_sum])[:3]
-    instead_wide = int(len(of.stages) > 1)
 
     def run(taken, row0, count, state, lds, h0, c0, weights, w0, inputs, H, padded, shared, chunk):
         size = (1 + inputs + H) * width + further
-        kept_sums = inputs + H + instead_wide * padded
+        kept_sums = inputs + H + left * padded
         acc, old = cuda.local.array(held, types.float32), cuda.local.array(rows, types.float32)
         values = cuda.local.array(N, types.float32)
         first_row = np.int64(cuda.threadIdx.y) * rows
@@ -144,7 +143,7 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
                     keep_sums(rows, N, acc, gates, shared, (kept_sums + u) * across + first_row, padded * across)
                 else:
                     finish(program, number, half, rows, acc, old, taken, row0 + first_row, count, state, lds, h0, c0, u,
-                           shared, (inputs + u) * across + first_row, place, weights, behind)  # fmt: skip
+                           shared, (inputs + u) * across + first_row, place, padded * across, weights, behind)  # fmt: skip
         if normal:
             cuda.syncthreads()
             for e in range(cuda.threadIdx.y * WARP + cuda.threadIdx.x, R * N, threads):
@@ -165,7 +164,8 @@ def _stage(program: int, number: int, normal: int, half: int, rows: int, groups:
                         values[n] = value
                     fetch_cells(half, 1, old, taken, row0 + row, count, state, lds, c0, u)
                     finish(program, number, half, 1, values, old, taken, row0 + row, count, state, lds, h0, c0, u, shared,
-                           (inputs + u) * across + row, (inputs + H + u) * across + row, weights, behind)  # fmt: skip
+                           (inputs + u) * across + row, (inputs + H + u) * across + row, padded * across, weights,
+                           behind)  # fmt: skip
         cuda.syncthreads()
 
     return device(run, inline=True)

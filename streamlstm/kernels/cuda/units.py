@@ -15,10 +15,11 @@ class _Unit:
     """Where one unit of one stream lies, for `cells.program.Units`; see `finish`. What is written waits for `write`."""
 
     def __init__(self, e: Scalar, half: bool, old: tuple[Any, Any], state: Any, places: tuple[Any, Any], shared: Any,
-                 instead: Any, weights: Any, further: Any) -> None:  # fmt: skip
+                 left: list[Any], weights: Any, further: Any) -> None:  # fmt: skip
         self._e, self._half, self._old, self._state, self._places = e, half, old, state, places
-        self._shared, self._instead, self._weights, self._further = shared, instead, weights, further
-        self._new: list[tuple[int | None, Any]] = []
+        self._shared, self._left, self._weights, self._further = shared, left, weights, further
+        self._new: list[tuple[int, Any]] = []
+        self._leaving: list[tuple[int, Any]] = []
 
     def read_state(self, which: int) -> Any:
         """h (0) or c (1)."""
@@ -28,9 +29,13 @@ class _Unit:
         """The reverse of `read_state`."""
         self._new.append((which, value))
 
-    def write_instead(self, value: Any) -> None:
-        """What the next stage reads in place of h."""
-        self._new.append((None, value))
+    def read_left(self, n: int) -> Any:
+        """Vector n of those that the stage before left."""
+        return self._e.load(self._shared, self._left[n])
+
+    def write_left(self, n: int, value: Any) -> None:
+        """The reverse of `read_left`."""
+        self._leaving.append((n, value))
 
     def vector(self, n: int) -> Any:
         """Further vector n."""
@@ -38,21 +43,20 @@ class _Unit:
 
     def write(self) -> None:
         """Writes what the cell made."""
+        store = self._e.store_half if self._half else self._e.store
         for which, value in self._new:
-            if which is None:
-                self._e.store(value, self._shared, self._instead)
-            else:
-                store = self._e.store_half if self._half else self._e.store
-                store(value, self._state, self._places[which])
+            store(value, self._state, self._places[which])
+        for n, value in self._leaving:
+            self._e.store(value, self._shared, self._left[n])
 
 
 class _InterpretedUnit:
     """The same on NumPy's arrays."""
 
-    def __init__(self, half: int, old: tuple[Any, Any], state: Any, places: Any, shared: Any, instead: int, weights: Any,
+    def __init__(self, half: int, old: tuple[Any, Any], state: Any, places: Any, shared: Any, left: list[int], weights: Any,
                  further: int) -> None:  # fmt: skip
         self._old, self._state, self._places = old, state.view(np.float16) if half else state, places
-        self._shared, self._instead, self._weights, self._further = shared, instead, weights, further
+        self._shared, self._left, self._weights, self._further = shared, left, weights, further
 
     def read_state(self, which: int) -> Any:
         """h (0) or c (1)."""
@@ -62,9 +66,13 @@ class _InterpretedUnit:
         """The reverse of `read_state`."""
         self._state[self._places[which]] = value
 
-    def write_instead(self, value: Any) -> None:
-        """What the next stage reads in place of h."""
-        self._shared[self._instead] = value
+    def read_left(self, n: int) -> Any:
+        """Vector n of those that the stage before left."""
+        return self._shared[self._left[n]]
+
+    def write_left(self, n: int, value: Any) -> None:
+        """The reverse of `read_left`."""
+        self._shared[self._left[n]] = value
 
     def vector(self, n: int) -> Any:
         """Further vector n."""
@@ -116,7 +124,8 @@ def _place(builder: Any, half: Any, column: Any, unit: Any) -> Any:
 
 
 def _finished(
-    program, number, half, rows, acc, old, taken, row, count, state, lds, h0, c0, unit, shared, h, instead, weights, further
+    program, number, half, rows, acc, old, taken, row, count, state, lds, h0, c0, unit, shared, h, left, apart, weights,
+    further,
 ):  # fmt: skip
     stage = PROGRAMS[program].stages[number]
     for r in range(rows):
@@ -124,34 +133,55 @@ def _finished(
             gates = [np.float32(acc[r * len(stage.gates) + n]) for n in range(len(stage.gates))]
             places = [(int(taken[row + r]) * lds + column) * (1 + half) + unit for column in (h0, c0)]
             before = np.float32(shared[h + r]), np.float32(old[r])
-            of = _InterpretedUnit(half, before, state, places, shared, instead + r, weights, further)
+            lefts = [left + n * apart + r for n in range(PROGRAMS[program].left)]
+            of = _InterpretedUnit(half, before, state, places, shared, lefts, weights, further)
             stage.finish(Units(NUMBERS, gates, of))
 
 
 @intrinsic_with(_finished)
 def finish(
-    typing_context, program, number, half, rows, acc, old, taken, row, count, state, lds, h0, c0, unit, shared, h, instead,
-    weights, further,
+    typing_context, program, number, half, rows, acc, old, taken, row, count, state, lds, h0, c0, unit, shared, h, left,
+    apart, weights, further,
 ):  # fmt: skip
     """What a stage makes of the sums of one unit, acc[r * gates + n], for so many rows from `row` on.
 
     Rows beyond `count` and those that are not taken stay as they are. The old c is old[r] and the old h is shared[h + r];
-    the new ones go to columns c0 and h0 of the stream's row of `state`, lds values wide, and what the next stage reads in
-    place of h to shared[instead + r]. The unit's further vectors lie at weights[further], UNITS apart.
+    the new ones go to columns c0 and h0 of the stream's row of `state`, lds values wide, and vector n of what is left to the
+    next stage to shared[left + n * apart + r]. The unit's further vectors lie at weights[further], UNITS apart.
     """
     literals = program, number, half, rows
     if not all(isinstance(of, types.IntegerLiteral) for of in literals):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        stage = PROGRAMS[program.literal_value].stages[number.literal_value]
+        of_cell = PROGRAMS[program.literal_value]
+        stage = of_cell.stages[number.literal_value]
         e, kinds = Scalar(builder), signature.args
-        (_, _, _, _, acc, old, taken, row, count, state, lds, h0, c0, unit, shared, h, instead, weights, further) = (
-            arguments
-        )
+        (
+            _,
+            _,
+            _,
+            _,
+            acc,
+            old,
+            taken,
+            row,
+            count,
+            state,
+            lds,
+            h0,
+            c0,
+            unit,
+            shared,
+            h,
+            left,
+            apart,
+            weights,
+            further,
+        ) = arguments
         sums, kept, slots, states, spare, matrix = (
             data(context, builder, kinds[n], of)
-            for n, of in ((4, acc), (5, old), (6, taken), (9, state), (14, shared), (17, weights))
+            for n, of in ((4, acc), (5, old), (6, taken), (9, state), (14, shared), (18, weights))
         )
         found = []
         for r in range(rows.literal_value):
@@ -161,8 +191,8 @@ def finish(
                 _place(builder, half, builder.add(begin, h0), unit), _place(builder, half, builder.add(begin, c0), unit)
             )  # fmt: skip
             before = e.load(spare, builder.add(h, I64(r))), e.load(kept, I64(r))
-            of = _Unit(e, bool(half.literal_value), before, states, places, spare, builder.add(instead, I64(r)), matrix,
-                       further)  # fmt: skip
+            lefts = [builder.add(left, builder.add(builder.mul(apart, I64(n)), I64(r))) for n in range(of_cell.left)]
+            of = _Unit(e, bool(half.literal_value), before, states, places, spare, lefts, matrix, further)
             gates = [e.load(sums, I64(r * len(stage.gates) + n)) for n in range(len(stage.gates))]
             stage.finish(Units(e, gates, of))
             found.append((there, of))
@@ -172,7 +202,7 @@ def finish(
         return context.get_dummy_value()
 
     n = types.int64
-    return types.void(*literals, acc, old, taken, n, n, state, n, n, n, n, shared, n, n, weights, n), generate
+    return types.void(*literals, acc, old, taken, n, n, state, n, n, n, n, shared, n, n, n, weights, n), generate
 
 
 def _brought(half, rows, groups, by_slot, array, wide, taken, row, count, column, k, shared, place):
