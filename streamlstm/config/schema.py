@@ -132,7 +132,7 @@ class Score(Section):
 
     heads: Annotated[tuple[Literal["raw", "clipped", "none"], ...], Field(min_length=1)] = ("raw", "clipped", "none")
     variability: Annotated[float, Field(ge=0, le=10)] = 0.5
-    range: Annotated[float, Field(ge=0, le=10)] = 0.5
+    range: Annotated[float, Field(ge=0, le=10)] = 0.3
 
     span: Annotated[float, Field(ge=1)] | None = None  # rows; None: 70 / sqrt(number of features), at least 1
     scale_span: Annotated[float, Field(ge=1)] = 1000.0
@@ -166,9 +166,9 @@ class Episodes(Section):
     """From anomalous records to alarms; everything is counted in records of the stream."""
 
     min_rows: Rows = 1
-    merge_rows: Annotated[int, Field(ge=0)] = 40
+    merge_rows: Annotated[int, Field(ge=0)] = 47
     refractory_rows: Annotated[int, Field(ge=0)] = 0
-    hysteresis: Annotated[float, Field(gt=0, le=1)] = 0.8
+    hysteresis: Annotated[float, Field(gt=0, le=1)] = 0.75
     accept_after_rows: Rows = 130
 
 
