@@ -34,7 +34,7 @@ class Naive:
         self.frozen: float | None = None
 
     def level(self) -> float:
-        level = max(self.slow + 1.2 + 4.8 * self.deviation, self.peak + 1.2) + self.offset + self.fatigue
+        level = max(self.slow + 1.3 + 4.6 * self.deviation, self.peak + 1.2) + self.offset + self.fatigue
         return max(level, self.slow + 1.0)
 
     def limit(self) -> float:
@@ -67,7 +67,7 @@ class Naive:
         if self.elapsed >= 1 / 1024:
             if self.peak > self.slow:
                 self.peak = self.slow + 1 / (1 / (self.peak - self.slow) + self.elapsed / 3)
-            self.fatigue *= 1 - self.elapsed / 1.7
+            self.fatigue *= 1 - self.elapsed / 1.6
             if lesson != EARLY and self.level() > self.slow + 1.0:
                 self.offset -= 0.2 * self.elapsed
             self.elapsed = 0.0
@@ -166,7 +166,7 @@ def test_the_level_stands_still_while_an_episode_is_open() -> None:
 
 def test_early_records_teach_without_lowering_the_level() -> None:
     early, live = taught(np.zeros(20_000), EARLY), taught(np.zeros(20_000))
-    assert limit(early) == pytest.approx(1.2)
+    assert limit(early) == pytest.approx(1.3)
     assert limit(live) == 1.0
     assert limit(taught([7.0], EARLY)) > 7.5
 
