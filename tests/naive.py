@@ -173,7 +173,7 @@ class Stream:
 
     def __init__(
         self, cell, layers, V, V_bias, skips, mean, spread, usual, variability, ranges, parts, *,
-        span, scale_span=1000.0, clip=5.0, floor=1e-3, weights=(1, 1, 1, 0.5, 0.3),
+        span, scale_span=1000.0, clip=5.0, floor=1e-3, weights=(1, 1, 1, 0.5, 0.35),
     ):  # fmt: skip
         self.cell, self.layers, self.V, self.V_bias, self.skips = cell, layers, V, V_bias, skips
         self.mean, self.spread, self.usual, self.recent = mean, spread, np.maximum(usual, floor), np.array(usual, float)

@@ -132,7 +132,7 @@ class Score(Section):
 
     heads: Annotated[tuple[Literal["raw", "clipped", "none"], ...], Field(min_length=1)] = ("raw", "clipped", "none")
     variability: Annotated[float, Field(ge=0, le=10)] = 0.5
-    range: Annotated[float, Field(ge=0, le=10)] = 0.3
+    range: Annotated[float, Field(ge=0, le=10)] = 0.35
 
     span: Annotated[float, Field(ge=1)] | None = None  # rows; None: 70 / sqrt(number of features), at least 1
     scale_span: Annotated[float, Field(ge=1)] = 1000.0
