@@ -32,7 +32,7 @@ def outputs() -> dict[str, Any]:
     model = fit(history, Config.model_validate(SETTINGS), FEATURES)
     tick, stream = np.divmod(row, STREAMS)
     x = readings(tick, stream, seed=9)
-    x[[250, 251, 252, 320, 321, 380]] += 8
+    x[[250, 251, 252, 300, 320, 321, 322, 350, 380, 381]] += 8
     keys = [f"stream-{n}" for n in stream]
     found: dict[str, Any] = {"arithmetic": ARITHMETIC}
     for mode, config, of in (("online", ONLINE, None), ("frozen", SETTINGS, model)):
