@@ -22,9 +22,9 @@ still; an accepted episode's score becomes the slow mean at once.
 A limit that lies only the threshold's floor above SLOW tells that the stream shows nothing that could keep the wish.
 
 Constants are in units of the score (a sum of logarithms: 0 to 2 in calm records, 4 to 50 in anomalies), chosen with those
-of episodes for the mean F1 of MSL, ASD and SMD: .735. It is .70 in the mean of neighbours (all constants moved by about
+of episodes for the mean F1 of MSL, ASD and SMD: .73. It is .70 in the mean of neighbours (all constants moved by about
 10 %), and without the part: waiting blocks .59, fatigue .64, peak .63, deviation .70, `ABOVE_USUAL` .71, offset .72 (quiet
-streams then keep .3 of the wished rate instead of .9). Sharpest is the delay of learning (blocks of 14 or 22 records: .69).
+streams then keep .3 of the wished rate instead of .8). Sharpest is the delay of learning (blocks of 14 or 22 records: .69).
 Constants chosen on half of the streams give .70 on the other half.
 """
 
