@@ -98,7 +98,7 @@ def test_a_detector_says_the_same_on_another_processor(name: str, tmp_path: Path
         if found["arithmetic"] == own["arithmetic"]:
             assert score.tobytes() == expected.tobytes()
         else:
-            assert np.abs(score - expected).max() < 5e-5  # 7.6e-6 online, 3.3e-6 frozen; the scores go up to 369 and 12
+            assert np.abs(score - expected).max() < 5e-5  # 1.6e-5 online, 3.3e-6 frozen; the scores go up to 300 and 13
 
 
 @pytest.mark.parametrize(

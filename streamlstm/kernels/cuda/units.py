@@ -154,31 +154,10 @@ def finish(
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        of_cell = PROGRAMS[program.literal_value]
-        stage = of_cell.stages[number.literal_value]
+        cell = PROGRAMS[program.literal_value]
+        stage = cell.stages[number.literal_value]
         e, kinds = Scalar(builder), signature.args
-        (
-            _,
-            _,
-            _,
-            _,
-            acc,
-            old,
-            taken,
-            row,
-            count,
-            state,
-            lds,
-            h0,
-            c0,
-            unit,
-            shared,
-            h,
-            left,
-            apart,
-            weights,
-            further,
-        ) = arguments
+        acc, old, taken, row, count, state, lds, h0, c0, unit, shared, h, left, apart, weights, further = arguments[4:]
         sums, kept, slots, states, spare, matrix = (
             data(context, builder, kinds[n], of)
             for n, of in ((4, acc), (5, old), (6, taken), (9, state), (14, shared), (18, weights))
@@ -191,7 +170,7 @@ def finish(
                 _place(builder, half, builder.add(begin, h0), unit), _place(builder, half, builder.add(begin, c0), unit)
             )  # fmt: skip
             before = e.load(spare, builder.add(h, I64(r))), e.load(kept, I64(r))
-            lefts = [builder.add(left, builder.add(builder.mul(apart, I64(n)), I64(r))) for n in range(of_cell.left)]
+            lefts = [builder.add(left, builder.add(builder.mul(apart, I64(n)), I64(r))) for n in range(cell.left)]
             of = _Unit(e, bool(half.literal_value), before, states, places, spare, lefts, matrix, further)
             gates = [e.load(sums, I64(r * len(stage.gates) + n)) for n in range(len(stage.gates))]
             stage.finish(Units(e, gates, of))
