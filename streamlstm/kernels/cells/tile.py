@@ -102,14 +102,12 @@ class _Tile:
         for gates, what in stage.reading():
             row0, z0, terms = places[what]
             columns = [(s, gate) for s in range(side) for gate in gates]
-            at = [b.add(begin, b.mul(b.add(row0, I64(1)), I64(self.width))) for begin in begins]
+            behind = b.mul(b.add(row0, I64(1)), I64(self.width))
+            at = [b.add(begins[s], b.add(behind, I64(gate * UNITS))) for s, gate in columns]
             added = e.accumulate(
                 [[row[column] for column in columns] for row in sums],
                 terms,
-                lambda v, k, at=at, columns=columns: e.load(
-                    self.weights,
-                    b.add(b.add(at[columns[v][0]], b.mul(k, I64(self.width))), I64(columns[v][1] * UNITS)),
-                ),
+                lambda v, k, at=at: e.load(self.weights, b.add(at[v], b.mul(k, I64(self.width)))),
                 lambda r, k, z0=z0: e.broadcast(self.z, b.add(b.add(starts[r], z0), k)),
             )
             for of_row, new in zip(sums, added, strict=True):
